@@ -1,0 +1,2 @@
+//! `weft`: the node agent and the operator's command.
+fn main() {}

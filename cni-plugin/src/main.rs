@@ -1,0 +1,2 @@
+//! CNI plugin of Weft: one exec, synchronous, netlink only.
+fn main() {}

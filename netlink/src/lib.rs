@@ -1,0 +1,1 @@
+//! Synchronous, typed, idempotent netlink.

@@ -1,0 +1,1 @@
+//! Socket-level load balancing: the plan carried into BPF maps.

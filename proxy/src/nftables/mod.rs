@@ -1,0 +1,1 @@
+//! The packet path: the plan carried into our own nftables table.

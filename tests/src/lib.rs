@@ -1,0 +1,1 @@
+//! Netns clusters on one machine.

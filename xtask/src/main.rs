@@ -1,0 +1,2 @@
+//! `cargo xtask`: set up, demonstrate, test, check and measure Weft.
+fn main() {}
