@@ -50,6 +50,15 @@ pub trait DataPlane: Send {
     /// What could not be written, with the object it concerns. Nothing is half applied from a client's view.
     fn apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError>;
 
+    /// Whether what was last applied is still in the kernel: a cheap look, called every second, for objects that
+    /// another program can remove at one stroke (`nft flush ruleset`). `false`: pass [`Changed::Everything`] next.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    fn is_intact(&mut self) -> Result<bool, DataPlaneError> {
+        Ok(true)
+    }
+
     /// Connections per endpoint of one Service port, read from the kernel.
     ///
     /// # Errors
