@@ -1,1 +1,39 @@
-//! Synchronous, typed, idempotent netlink.
+//! Every conversation with rtnetlink, synchronous and typed; and the entering of network namespaces.
+//!
+//! Calls are idempotent: replacing what is already so and deleting what is already gone both succeed.
+//! A [`Netlink`] belongs to the network namespace its thread was in at [`Netlink::open`], for good:
+//! it may then be used from any thread.
+//!
+//! This crate decides nothing. What ought to be in the kernel is the planners' business.
+
+mod address;
+mod error;
+mod fdb;
+mod link;
+mod monitor;
+mod neighbour;
+mod netns;
+mod route;
+mod socket;
+pub mod sysctl;
+mod types;
+mod veth;
+mod vxlan;
+
+#[cfg(test)]
+mod testing;
+
+pub use address::{Address, AddressOptions};
+pub use error::{Error, Result};
+pub use fdb::FdbEntry;
+pub use link::{Link, LinkKind};
+pub use monitor::{Event, Group, Monitor, Stopper};
+pub use neighbour::{Neighbour, NeighbourState};
+pub use netns::{Netns, NetnsGuard};
+pub use route::{
+    Route, RouteFilter, RouteKind, RouteProtocol, RouteScope, TABLE_LOCAL, TABLE_MAIN,
+};
+pub use socket::Netlink;
+pub use types::{Family, IfIndex, Mac, ParseMacError};
+pub use veth::VethSpec;
+pub use vxlan::{VxlanAttributes, VxlanSpec};

@@ -1,0 +1,243 @@
+//! Notices of changes others (and we) make.
+
+use std::{io, sync::Arc};
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        socket::{setsockopt, sockopt::RcvBufForce},
+    },
+};
+
+use crate::{
+    Address, FdbEntry, Link, Neighbour, Route,
+    error::{During, Result},
+    route,
+    socket::{Messages, retry_interrupted},
+};
+
+/// Receive buffer: some 10,000 notices. When a daemon adds more routes than that at once, [`Event::Overrun`] says so.
+const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Room for one datagram; a notice is one message.
+const DATAGRAM_BYTES: usize = 64 * 1024;
+
+/// At most so many events are returned at once, so that a storm cannot keep a caller from acting.
+const BATCH: usize = 4096;
+
+/// A kind of change to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Interfaces.
+    Link,
+    /// IPv4 addresses.
+    Ipv4Address,
+    /// IPv6 addresses.
+    Ipv6Address,
+    /// IPv4 routes.
+    Ipv4Route,
+    /// IPv6 routes.
+    Ipv6Route,
+    /// Neighbours of both families, and FDB entries.
+    Neighbour,
+}
+
+impl Group {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Link,
+        Self::Ipv4Address,
+        Self::Ipv6Address,
+        Self::Ipv4Route,
+        Self::Ipv6Route,
+        Self::Neighbour,
+    ];
+
+    /// `RTNLGRP_*` of linux/rtnetlink.h.
+    const fn number(self) -> u32 {
+        match self {
+            Self::Link => 1,
+            Self::Neighbour => 3,
+            Self::Ipv4Address => 5,
+            Self::Ipv4Route => 7,
+            Self::Ipv6Address => 9,
+            Self::Ipv6Route => 11,
+        }
+    }
+}
+
+/// A change. `Changed` also means "is new", and the kernel may say it of things that are as they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An interface as it is now.
+    LinkChanged(Link),
+    /// An interface that is gone.
+    LinkRemoved(Link),
+    /// An address as it is now.
+    AddressChanged(Address),
+    /// An address that is gone. (IPv4 addresses of a deleted interface are not always reported one by one.)
+    AddressRemoved(Address),
+    /// A route as it is now.
+    RouteChanged(Route),
+    /// A route that is gone. The kernel drops IPv4 routes with their interface *without* a notice.
+    RouteRemoved(Route),
+    /// A neighbour as it is now.
+    NeighbourChanged(Neighbour),
+    /// A neighbour that is gone.
+    NeighbourRemoved(Neighbour),
+    /// An FDB entry as it is now.
+    FdbChanged(FdbEntry),
+    /// An FDB entry that is gone.
+    FdbRemoved(FdbEntry),
+    /// Changes were missed, or came in a form this crate cannot read: observe everything again.
+    Overrun,
+}
+
+/// A subscription to changes in one network namespace.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: Socket,
+    stop: Arc<EventFd>,
+}
+
+/// Ends the waiting of its [`Monitor`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<EventFd>);
+
+impl Stopper {
+    /// Makes [`Monitor::wait`] return at once, now and ever after.
+    pub fn stop(&self) {
+        // Fails only when the counter is full, and then it is readable anyhow.
+        let _ = self.0.write(1);
+    }
+}
+
+impl Monitor {
+    /// Subscribes, in the network namespace the calling thread is in now. Whatever happens after this returns is
+    /// reported; so read the tables after it, not before.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn open(groups: &[Group]) -> Result<Self> {
+        let subscribe = || -> io::Result<Self> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind(&SocketAddr::new(0, 0))?;
+            // Beyond net.core.rmem_max only with CAP_NET_ADMIN of the initial user namespace.
+            if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
+                let bytes: libc::c_int = 8 * 1024 * 1024;
+                socket.set_rx_buf_sz(bytes)?;
+            }
+            for group in groups {
+                socket.add_membership(group.number())?;
+            }
+            let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+            Ok(Self {
+                socket,
+                stop: Arc::new(stop),
+            })
+        };
+        subscribe().during("subscribe to", "netlink notices")
+    }
+
+    /// A handle to end the waiting with.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    /// Blocks until something happens and returns it, in order. Empty only once [`Stopper::stop`] was called.
+    ///
+    /// # Errors
+    /// The socket is broken. Lost notices are no error but [`Event::Overrun`].
+    pub fn wait(&self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while events.is_empty() {
+            if self
+                .stopped_or_readable()
+                .during("wait for", "netlink notices")?
+            {
+                return Ok(Vec::new());
+            }
+            self.drain(&mut events).during("read", "netlink notices")?;
+        }
+        Ok(events)
+    }
+
+    /// True when stopped; false when there is something to read.
+    fn stopped_or_readable(&self) -> io::Result<bool> {
+        let mut waiting = [
+            PollFd::new(std::os::fd::AsFd::as_fd(&*self.stop), PollFlags::POLLIN),
+            PollFd::new(std::os::fd::AsFd::as_fd(&self.socket), PollFlags::POLLIN),
+        ];
+        retry_interrupted(|| poll(&mut waiting, PollTimeout::NONE).map_err(io::Error::from))?;
+        Ok(waiting[0].any().unwrap_or(true))
+    }
+
+    fn drain(&self, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
+        while events.len() < BATCH {
+            datagram.clear();
+            let received = retry_interrupted(|| {
+                self.socket
+                    .recv_from(&mut datagram, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+            });
+            match received {
+                Ok((_, sender)) if sender.port_number() != 0 => {}
+                Ok((length, _)) if length > datagram.len() => events.push(Event::Overrun),
+                Ok(_) => read_datagram(&datagram, events),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    events.push(Event::Overrun)
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_datagram(datagram: &[u8], events: &mut Vec<Event>) {
+    for message in Messages(datagram) {
+        match message.map(|message| message.payload) {
+            Ok(NetlinkPayload::InnerMessage(message)) => read_message(message, events),
+            Ok(NetlinkPayload::Overrun(_)) | Err(_) => events.push(Event::Overrun),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn read_message(message: RouteNetlinkMessage, events: &mut Vec<Event>) {
+    match message {
+        RouteNetlinkMessage::NewLink(m) => {
+            events.extend(Link::from_notice(m).map(Event::LinkChanged))
+        }
+        RouteNetlinkMessage::DelLink(m) => {
+            events.extend(Link::from_notice(m).map(Event::LinkRemoved))
+        }
+        RouteNetlinkMessage::NewAddress(m) => {
+            events.extend(Address::from_message(m).map(Event::AddressChanged))
+        }
+        RouteNetlinkMessage::DelAddress(m) => {
+            events.extend(Address::from_message(m).map(Event::AddressRemoved))
+        }
+        RouteNetlinkMessage::NewRoute(m) => {
+            events.extend(route::read(m).into_iter().map(Event::RouteChanged))
+        }
+        RouteNetlinkMessage::DelRoute(m) => {
+            events.extend(route::read(m).into_iter().map(Event::RouteRemoved))
+        }
+        RouteNetlinkMessage::NewNeighbour(m) => {
+            events.extend(Neighbour::from_message(&m).map(Event::NeighbourChanged));
+            events.extend(FdbEntry::from_message(&m).map(Event::FdbChanged));
+        }
+        RouteNetlinkMessage::DelNeighbour(m) => {
+            events.extend(Neighbour::from_message(&m).map(Event::NeighbourRemoved));
+            events.extend(FdbEntry::from_message(&m).map(Event::FdbRemoved));
+        }
+        _ => {}
+    }
+}
