@@ -1,1 +1,48 @@
-//! Netns clusters on one machine.
+//! Netns clusters on one machine: several nodes, each a network namespace with its own cgroup,
+//! bpffs and agent process, pods made by the real `weft-cni`, and real traffic between them.
+//!
+//! ```no_run
+//! use weft_tests::{Cluster, Request};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let cluster = Cluster::builder().nodes(2).build()?;
+//! let web = cluster.node(1).pod("web-1")?;
+//! let _server = web.serve()?;
+//! let client = cluster.node(2).pod("client")?;
+//! let answers = client.request(&Request::tcp(web.socket_v4(8080)?).count(10))?;
+//! assert_eq!(answers.by_name["web-1"], 10);
+//! cluster.shutdown()
+//! # }
+//! ```
+//!
+//! Everything of a run carries the run's name, `weft-<pid>-<n>`: namespaces, cgroup, directory under
+//! `/run/weft-tests`. A janitor process waits for its owner to end, however it ends (return, panic,
+//! Ctrl-C, `kill -9`), and then removes all of it; see [`Run`].
+
+mod agent;
+mod binaries;
+mod cluster;
+mod cni;
+mod ip;
+mod node;
+mod objects;
+mod place;
+mod pod;
+mod run;
+mod status;
+mod traffic;
+mod wait;
+
+pub use agent::Agent;
+pub use binaries::Binaries;
+pub use cluster::{Cluster, ClusterBuilder, OUTSIDE_V4};
+pub use node::Node;
+pub use objects::{Manifests, SlicePort};
+pub use place::{Background, Place};
+pub use pod::Pod;
+pub use run::{Run, leftovers, mark_kept, remove, runs, sweep};
+pub use status::{
+    EndpointStatus, NodeStatus, OverlayStatus, PeerStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus,
+};
+pub use traffic::{Answers, Failure, Hold, HoldReport, Load, LoadReport, Protocol, Request, Running, Server};
+pub use wait::{eventually, secs};

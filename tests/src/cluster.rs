@@ -1,0 +1,262 @@
+//! Builds a cluster: underlay, nodes, outside host, agents.
+
+use std::{
+    fs::{self, File, TryLockError},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Binaries, Manifests, Node, Place, Run, eventually, ip, node::NodeSpec, run::create_netns, secs};
+
+/// Address of the outside host on the underlay (TEST-NET-1, RFC 5737).
+pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200);
+const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x254);
+/// Clusters of all processes share this lock, except one that needs the machine for itself.
+const ALONE_LOCK: &str = "/run/weft-tests.lock";
+
+/// What to build; see [`Cluster::builder`].
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder {
+    nodes: usize,
+    dual_stack: bool,
+    agents: bool,
+    alone: bool,
+    agent_arguments: Vec<String>,
+}
+
+impl ClusterBuilder {
+    /// Number of nodes, `n1` to `nN`, at most 99; 1 unless told.
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// Pods get an IPv6 address too.
+    pub fn dual_stack(mut self) -> Self {
+        self.dual_stack = true;
+        self
+    }
+
+    /// Agents are prepared but not started.
+    pub fn without_agents(mut self) -> Self {
+        self.agents = false;
+        self
+    }
+
+    /// Waits until no other cluster runs on this machine, and keeps others waiting: for rates.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Further arguments for every agent; a later flag wins over the kit's.
+    pub fn agent_arguments(mut self, arguments: &[&str]) -> Self {
+        self.agent_arguments.extend(arguments.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Builds it, and waits until every agent is ready and knows every other.
+    ///
+    /// # Errors
+    /// Not root, a program is missing, an agent does not get ready (with its log).
+    pub fn build(self) -> Result<Cluster> {
+        let binaries = Binaries::locate()?;
+        let lock = lock(self.alone)?;
+        let run = Run::start(&binaries)?;
+        let source = Manifests::create(run.directory().join("source"))?;
+        wire(&run)?;
+        let outside = host(&run, &binaries, "outside", OUTSIDE_V4, OUTSIDE_V6)?;
+        let net_conf = write_net_conf(&run.directory(), self.dual_stack)?;
+        let leases = run.directory().join("leases");
+        fs::create_dir_all(&leases)?;
+        let mut nodes = Vec::with_capacity(self.nodes);
+        for number in 1..=self.nodes {
+            let (v4, v6) = node_addresses(number)?;
+            let name = format!("n{number}");
+            nodes.push(Node::create(NodeSpec {
+                place: host(&run, &binaries, &name, v4, v6)?,
+                run: &run,
+                binaries: &binaries,
+                name,
+                addresses: (v4, v6),
+                source: source.directory(),
+                leases: &leases,
+                net_conf: &net_conf,
+                agent_arguments: &self.agent_arguments,
+            })?);
+        }
+        let cluster = Cluster { nodes, outside, source, run, _lock: lock };
+        if self.agents {
+            cluster.start_agents()?;
+        }
+        Ok(cluster)
+    }
+}
+
+/// Nodes on an underlay, and a host outside the cluster. Dropping it removes everything.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    outside: Place,
+    source: Manifests,
+    run: Run,
+    _lock: File,
+}
+
+impl Cluster {
+    /// One node with agent, IPv4 pods.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder { nodes: 1, dual_stack: false, agents: true, alone: false, agent_arguments: Vec::new() }
+    }
+
+    /// Node `number`, counted from 1.
+    ///
+    /// # Panics
+    /// There is no such node.
+    pub fn node(&self, number: usize) -> &Node {
+        &self.nodes[number - 1]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A host on the underlay that knows nothing of pods and Services.
+    pub fn outside(&self) -> &Place {
+        &self.outside
+    }
+
+    /// The directory that the agents read Kubernetes objects from.
+    pub fn manifests(&self) -> &Manifests {
+        &self.source
+    }
+
+    /// Name and directory.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Starts the agents, and waits until each is ready and sees all the others.
+    ///
+    /// # Errors
+    /// One does not get ready; with its last state and the end of its log.
+    pub fn start_agents(&self) -> Result<()> {
+        for node in &self.nodes {
+            node.agent().start()?;
+        }
+        for node in &self.nodes {
+            let peers = self.nodes.len() - 1;
+            eventually(secs(20), || node.agent().ready_with_peers(peers))
+                .with_context(|| node.agent().failure_context())?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the cluster up, also after this process.
+    ///
+    /// # Errors
+    /// The marker for that cannot be written.
+    pub fn keep(self) -> Result<()> {
+        self.run.keep()
+    }
+
+    /// Removes everything, as dropping does, but tells what went wrong.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn shutdown(self) -> Result<()> {
+        self.run.end()
+    }
+}
+
+/// Waits for the lock; it is given back when the file is closed, however the process ends.
+fn lock(alone: bool) -> Result<File> {
+    let file = File::create(ALONE_LOCK).with_context(|| format!("open {ALONE_LOCK}"))?;
+    let attempt = || {
+        let result = if alone { file.try_lock() } else { file.try_lock_shared() };
+        match result {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => bail!("other clusters are running"),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    };
+    eventually(secs(600), attempt).with_context(|| format!("lock {ALONE_LOCK}"))?;
+    Ok(file)
+}
+
+/// The bridge that all hosts hang on; it also answers as their default gateway.
+fn wire(run: &Run) -> Result<()> {
+    create_netns(&run.netns("wire"))?;
+    ip::batch(
+        Some(&run.netns("wire")),
+        &format!(
+            "link add wire type bridge stp_state 0 mcast_snooping 0\n\
+             link set wire up\n\
+             address add {ROUTER_V4}/24 dev wire\n\
+             address add {ROUTER_V6}/64 dev wire nodad\n"
+        ),
+    )
+}
+
+/// A host with `eth0` on the bridge and a default route.
+fn host(run: &Run, binaries: &Binaries, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Place> {
+    let netns = create_netns(&run.netns(name))?;
+    let cgroup = run.cgroup(name)?;
+    let place = Place::new(name.to_owned(), netns, cgroup, binaries.testkit.clone());
+    // Without duplicate address detection, or IPv6 would take a second to come up.
+    place.run("sysctl", &["-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"])?;
+    ip::batch(
+        Some(&run.netns("wire")),
+        &format!(
+            "link add {name} type veth peer name eth0 netns {}\n\
+             link set {name} master wire up\n",
+            run.netns(name)
+        ),
+    )?;
+    ip::batch(
+        Some(&run.netns(name)),
+        &format!(
+            "link set eth0 up\n\
+             address add {v4}/24 dev eth0\n\
+             address add {v6}/64 dev eth0 nodad\n\
+             route add default via {ROUTER_V4}\n\
+             route add ::/0 via {ROUTER_V6}\n"
+        ),
+    )?;
+    Ok(place)
+}
+
+fn node_addresses(number: usize) -> Result<(Ipv4Addr, Ipv6Addr)> {
+    let last = u8::try_from(number).ok().filter(|&n| (1..100).contains(&n));
+    let Some(last) = last else {
+        bail!("{number} nodes: at most 99");
+    };
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last));
+    Ok((Ipv4Addr::new(192, 0, 2, last), v6))
+}
+
+fn write_net_conf(directory: &Path, dual_stack: bool) -> Result<PathBuf> {
+    let mut conf = serde_json::json!({
+        "Network": "10.244.0.0/16",
+        "SubnetLen": 24,
+        "Backend": { "Type": "vxlan" },
+    });
+    if dual_stack {
+        conf["EnableIPv6"] = true.into();
+        conf["IPv6Network"] = "2001:db8:42::/56".into();
+        conf["IPv6SubnetLen"] = 64.into();
+    }
+    let path = directory.join("net-conf.json");
+    fs::write(&path, conf.to_string()).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// First address of the wanted family.
+pub(crate) fn pick(addresses: &[IpAddr], v6: bool) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| address.is_ipv6() == v6)
+}

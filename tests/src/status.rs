@@ -1,0 +1,127 @@
+//! What `weft status -o json` and `weft services -o json` print, as far as tests look at it.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+/// State of one node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Node name.
+    pub node: String,
+    /// Whether everything asked for works.
+    pub ready: bool,
+    /// The pod network; absent without that component.
+    pub overlay: Option<OverlayStatus>,
+    /// Services; absent without that component.
+    pub proxy: Option<ProxyStatus>,
+    /// Where objects come from.
+    pub source: Option<SourceStatus>,
+}
+
+/// State of the pod network.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverlayStatus {
+    /// VXLAN device.
+    pub device: String,
+    /// Address that peers send to.
+    #[serde(rename = "publicIP")]
+    pub public_ip: String,
+    /// This node's pod subnet.
+    pub subnet: String,
+    /// MAC of the VTEP.
+    #[serde(rename = "vtepMAC")]
+    pub vtep_mac: String,
+    /// MTU of pods, in bytes.
+    pub mtu: u32,
+    /// The other nodes.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
+}
+
+impl OverlayStatus {
+    /// Number of peers that are up.
+    pub fn peers_up(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.state == "up").count()
+    }
+}
+
+/// State of one peer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// Its pod subnet.
+    pub subnet: String,
+    /// `up`, or what is wrong.
+    pub state: String,
+}
+
+/// State of Services.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyStatus {
+    /// `ebpf`, `nftables` or `iptables`.
+    pub mode: String,
+    /// Whether the kernel has what was planned last.
+    pub synced: bool,
+    /// Number of Services.
+    pub services: u64,
+    /// Number of endpoints.
+    pub endpoints: u64,
+}
+
+/// State of the source of objects.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Objects and files that could not be used.
+    #[serde(default)]
+    pub rejected: Vec<RejectedObject>,
+}
+
+/// Something that could not be used.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedObject {
+    /// What it is.
+    pub object: String,
+    /// Why, with file and line.
+    pub reason: String,
+}
+
+/// One Service port in one family.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Name of the port.
+    pub port: String,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// What happens to traffic from inside: `endpoints`, `reject` or `drop`.
+    pub internal: String,
+    /// Where it goes.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// Address of the pod.
+    pub address: IpAddr,
+    /// Port of the pod.
+    pub port: u16,
+    /// Whether it runs on this node.
+    pub local: bool,
+    /// Connections it got since the service port exists.
+    pub connections: u64,
+}
