@@ -1,7 +1,19 @@
 //! Desired state of the Services on this node. Pure: same input, same ordered output; no clock, no I/O.
 //!
 //! All of kube-proxy's semantics live here (`shared/reference/kube-proxy.md` sections 1 to 9); the data planes decide nothing.
+//! Numbers in comments are rules of that file. `planner` keeps the objects and finds out which Services to plan again;
+//! `service` plans one, from `frontends`, `endpoints`, `topology` and `policy`.
 
+mod endpoints;
+mod frontends;
+mod planner;
+mod policy;
+mod service;
+mod slices;
+#[cfg(test)]
+mod tests;
+mod topology;
 mod types;
 
+pub use planner::{Change, Counts, Planner, PlannerConfig, Replaced};
 pub use types::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan};

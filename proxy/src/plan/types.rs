@@ -39,6 +39,21 @@ pub enum Frontend {
     NodePort(u16),
 }
 
+impl Frontend {
+    /// Address and port; `None` for a NodePort, which is at many addresses.
+    pub const fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::ClusterIp(address) | Self::ExternalIp(address) | Self::LoadBalancer(address) => Some(*address),
+            Self::NodePort(_) => None,
+        }
+    }
+
+    /// Whether the external traffic policy applies here (3.3).
+    pub const fn is_external(&self) -> bool {
+        !matches!(self, Self::ClusterIp(_))
+    }
+}
+
 /// A pod (or other backend) that serves a Service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
@@ -61,6 +76,16 @@ pub enum Outcome {
     Drop,
 }
 
+impl Outcome {
+    /// The endpoints; none for REJECT and DROP.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Self::Endpoints(endpoints) => endpoints,
+            Self::Reject | Self::Drop => &[],
+        }
+    }
+}
+
 /// Everything a data plane needs to know of one Service port in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePortPlan {
@@ -71,6 +96,7 @@ pub struct ServicePortPlan {
     /// For the ClusterIP, from any client (internal traffic policy).
     pub internal: Outcome,
     /// For NodePort, LoadBalancer and externalIP, from clients outside (external traffic policy).
+    /// This and the next equal `internal` where there is no such frontend.
     pub external: Outcome,
     /// The same frontends, from pods and processes of this node: the short circuits of 3.5 and 3.6.
     pub external_from_node: Outcome,
@@ -78,6 +104,17 @@ pub struct ServicePortPlan {
     pub masquerade_external: bool,
     /// `sessionAffinity: ClientIP` with its timeout, 1 s to 86,400 s; `None` without affinity (7.1, 7.2).
     pub affinity: Option<Duration>,
-    /// Sources allowed at a LoadBalancer address; empty = all (9.6).
+    /// Sources allowed at a LoadBalancer address; empty = all (9.6). Sorted, host bits clear, none of them `/0`.
     pub source_ranges: Vec<IpNetwork>,
+}
+
+impl ServicePortPlan {
+    /// Every endpoint that some client of this node may be given: the three outcomes united, sorted.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let outcomes = [&self.internal, &self.external, &self.external_from_node];
+        let mut endpoints: Vec<_> = outcomes.into_iter().flat_map(Outcome::endpoints).copied().collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        endpoints
+    }
 }

@@ -1,0 +1,288 @@
+//! The planner: keeps the objects, knows what is dirty, owns the desired state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{PlanKey, ServicePortPlan, service::plan_service, slices::Slices};
+use crate::{
+    dataplane::Desired,
+    model::{
+        Check, EndpointSlice, IpFamily, NodeTopology, ObjectError, ObjectKind, ObjectRef, Protocol, Service,
+        ServiceName, ServicePortName, Warning,
+        api::{self, Object},
+    },
+};
+
+/// What the planner has to know besides objects. Fixed while it lives.
+#[derive(Clone, Debug)]
+pub struct PlannerConfig {
+    /// Name of this node, trimmed and lower-case (14.1).
+    pub node_name: Arc<str>,
+    /// Whether `spec.externalIPs` are served: feature gate `AllowServiceExternalIPs` (2.4).
+    pub external_ips_allowed: bool,
+}
+
+impl PlannerConfig {
+    /// kube-proxy's defaults for the node `node_name`.
+    pub fn new(node_name: impl Into<Arc<str>>) -> Self {
+        Self { node_name: node_name.into(), external_ips_allowed: true }
+    }
+}
+
+/// One event of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is new, or now reads like this.
+    Apply(Object),
+    /// The object is gone.
+    Delete(ObjectRef),
+}
+
+/// What a full list brought to light.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Parts of objects that are left out.
+    pub warnings: Vec<Warning>,
+    /// Objects that are left out, or stay as they were.
+    pub rejected: Vec<ObjectError>,
+}
+
+/// Sizes, for status and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Services that get traffic.
+    pub services: usize,
+    /// Their ports, counted once per family.
+    pub service_ports: usize,
+    /// Endpoints in use, counted once per Service port.
+    pub endpoints: usize,
+    /// Objects that could not be used.
+    pub rejected: usize,
+}
+
+/// Turns Services, EndpointSlices and this Node into the desired state of the data plane.
+///
+/// Events only mark Services dirty; [`take_changes`](Self::take_changes) plans those again. The outcome does not depend
+/// on the order of events, except that a rejected object leaves the last good state of it in force.
+#[derive(Debug)]
+pub struct Planner {
+    config: PlannerConfig,
+    topology: NodeTopology,
+    services: HashMap<ServiceName, Service>,
+    slices: Slices,
+    rejected: BTreeMap<ObjectRef, ObjectError>,
+    warnings: BTreeMap<ObjectRef, Vec<Warning>>,
+    dirty: BTreeSet<ServiceName>,
+    desired: Desired,
+}
+
+impl Planner {
+    /// A planner that knows no object yet.
+    pub fn new(config: PlannerConfig) -> Self {
+        Self {
+            config,
+            topology: NodeTopology::default(),
+            services: HashMap::new(),
+            slices: Slices::default(),
+            rejected: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            desired: Desired::default(),
+        }
+    }
+
+    /// Takes one event. Returns what part of the object is left out, unless the last event of this object said the same.
+    ///
+    /// # Errors
+    /// The object cannot be used; its last good state stays. It counts as rejected until it is repaired or deleted.
+    pub fn apply(&mut self, change: Change) -> Result<Vec<Warning>, ObjectError> {
+        match change {
+            Change::Apply(object) => self.put(&object),
+            Change::Delete(reference) => {
+                self.remove(&reference);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Takes a full list of one kind: what is not in it is gone. Objects of other kinds are taken like events.
+    pub fn replace(&mut self, kind: ObjectKind, objects: impl IntoIterator<Item = Object>) -> Replaced {
+        let mut replaced = Replaced::default();
+        let mut present = HashSet::new();
+        for object in objects {
+            present.insert(object.reference());
+            match self.put(&object) {
+                Ok(warnings) => replaced.warnings.extend(warnings),
+                Err(error) => replaced.rejected.push(error),
+            }
+        }
+        for gone in self.known(kind).into_iter().filter(|reference| !present.contains(reference)) {
+            self.remove(&gone);
+        }
+        replaced
+    }
+
+    /// Plans the dirty Services again and returns the keys whose plan is added, changed or removed, sorted.
+    pub fn take_changes(&mut self) -> Vec<PlanKey> {
+        let mut changes = Vec::new();
+        for name in std::mem::take(&mut self.dirty) {
+            let plans = match self.services.get(&name) {
+                Some(service) => plan_service(service, &self.slices.of(&name), &self.topology, &self.config),
+                None => Vec::new(),
+            };
+            self.put_plans(&name, plans, &mut changes);
+        }
+        changes.sort_unstable();
+        changes
+    }
+
+    /// The desired state as of the last [`take_changes`](Self::take_changes).
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The planned Service ports, by key.
+    pub fn ports(&self) -> &BTreeMap<PlanKey, Arc<ServicePortPlan>> {
+        &self.desired.ports
+    }
+
+    /// Sets the addresses NodePorts are accepted at; true if they differ from before.
+    pub fn set_node_port_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
+        let differ = self.desired.node_port_addresses != addresses;
+        self.desired.node_port_addresses = addresses;
+        differ
+    }
+
+    /// Sizes of the desired state. Walks over all of it.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            services: self.services.len(),
+            service_ports: self.desired.ports.len(),
+            endpoints: self.desired.ports.values().map(|plan| plan.endpoints().len()).sum(),
+            rejected: self.rejected.len(),
+        }
+    }
+
+    /// Objects that cannot be used as they are now, ordered by kind and name.
+    pub fn rejected(&self) -> impl Iterator<Item = &ObjectError> {
+        self.rejected.values()
+    }
+
+    /// Parts of objects that are left out, ordered by kind and name.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.warnings.values().flatten()
+    }
+
+    fn put(&mut self, object: &Object) -> Result<Vec<Warning>, ObjectError> {
+        let reference = object.reference();
+        let mut check = Check::new(reference.clone());
+        let outcome = match object {
+            Object::Service(service) => self.put_service(service, &mut check),
+            Object::EndpointSlice(slice) => self.put_slice(slice, &mut check),
+            Object::Node(node) => self.put_node(node, &check),
+        };
+        if let Err(error) = outcome {
+            self.rejected.insert(reference, error.clone());
+            return Err(error);
+        }
+        self.rejected.remove(&reference);
+        Ok(self.news(reference, check.into_warnings()))
+    }
+
+    fn put_service(&mut self, object: &api::Service, check: &mut Check) -> Result<(), ObjectError> {
+        let service = Service::check(object, check)?;
+        self.set_service(check.object(), service);
+        Ok(())
+    }
+
+    fn put_slice(&mut self, object: &api::EndpointSlice, check: &mut Check) -> Result<(), ObjectError> {
+        let slice = EndpointSlice::check(object, &self.config.node_name, check)?;
+        self.dirty.extend(self.slices.set(check.object(), slice));
+        Ok(())
+    }
+
+    fn put_node(&mut self, object: &api::Node, check: &Check) -> Result<(), ObjectError> {
+        let topology = NodeTopology::check(object, check)?;
+        let is_this_node = check.object().name == self.config.node_name;
+        if is_this_node && self.topology != topology {
+            self.topology = topology;
+            self.dirty.extend(self.services.keys().cloned());
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, reference: &ObjectRef) {
+        self.rejected.remove(reference);
+        self.warnings.remove(reference);
+        match reference.kind {
+            ObjectKind::Service => self.set_service(reference, None),
+            ObjectKind::EndpointSlice => self.dirty.extend(self.slices.set(reference, None)),
+            // As in kube-proxy the zone seen last stays: a Node object that is made anew must not move traffic twice.
+            ObjectKind::Node => {}
+        }
+    }
+
+    fn set_service(&mut self, reference: &ObjectRef, service: Option<Service>) {
+        let name = ServiceName { namespace: reference.namespace.clone(), name: reference.name.clone() };
+        if self.services.get(&name) == service.as_ref() {
+            return;
+        }
+        match service {
+            Some(service) => self.services.insert(name.clone(), service),
+            None => self.services.remove(&name),
+        };
+        self.dirty.insert(name);
+    }
+
+    /// Remembers what is left out of an object; returns it if the object has not been reported with it yet.
+    fn news(&mut self, reference: ObjectRef, warnings: Vec<Warning>) -> Vec<Warning> {
+        if warnings.is_empty() {
+            self.warnings.remove(&reference);
+            return warnings;
+        }
+        match self.warnings.insert(reference, warnings.clone()) {
+            Some(before) if before == warnings => Vec::new(),
+            _ => warnings,
+        }
+    }
+
+    /// Everything of one kind that a full list may show to be gone.
+    fn known(&self, kind: ObjectKind) -> Vec<ObjectRef> {
+        let mut known: Vec<_> = self.rejected.keys().chain(self.warnings.keys()).cloned().collect();
+        known.extend(self.slices.references().cloned());
+        known.extend(self.services.keys().map(|service| ObjectRef {
+            kind: ObjectKind::Service,
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }));
+        known.retain(|reference| reference.kind == kind);
+        known
+    }
+
+    /// Replaces the plans of one Service and notes which differ.
+    fn put_plans(&mut self, service: &ServiceName, plans: Vec<ServicePortPlan>, changes: &mut Vec<PlanKey>) {
+        let new: HashSet<_> = plans.iter().map(|plan| plan.key.clone()).collect();
+        let ports = &mut self.desired.ports;
+        let old = ports.range(first_key(service)..).map(|(key, _)| key).take_while(|key| key.port.service == *service);
+        let gone: Vec<_> = old.filter(|key| !new.contains(key)).cloned().collect();
+        for key in gone {
+            ports.remove(&key);
+            changes.push(key);
+        }
+        for plan in plans {
+            if ports.get(&plan.key).is_none_or(|old| **old != plan) {
+                changes.push(plan.key.clone());
+                ports.insert(plan.key.clone(), Arc::new(plan));
+            }
+        }
+    }
+}
+
+/// The smallest key a port of this Service can have: keys are ordered by Service first.
+fn first_key(service: &ServiceName) -> PlanKey {
+    let port = ServicePortName { service: service.clone(), port: "".into(), protocol: Protocol::Tcp };
+    PlanKey { port, family: IpFamily::V4 }
+}
