@@ -1,0 +1,50 @@
+//! What the programs remember of a socket.
+
+use crate::peer::Peer;
+
+/// [`SocketState::flags`]: the last connect was to a Service; `service` and `endpoint` are set.
+pub const SOCKET_CONNECTED: u32 = 1;
+/// [`SocketState::flags`]: datagrams were sent to a Service without connect; `UDP_REPLIES` may have entries of this socket.
+pub const SOCKET_FLOWS: u32 = 1 << 1;
+
+/// Value of `SOCKET`, the socket-local storage: freed with the socket, never evicted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketState {
+    /// The Service address the client asked for.
+    pub service: Peer,
+    /// The endpoint it was given instead.
+    pub endpoint: Peer,
+    /// [`SOCKET_CONNECTED`] and [`SOCKET_FLOWS`].
+    pub flags: u32,
+}
+
+/// Key of `UDP_FLOWS` (peer = Service address) and of `UDP_REPLIES` (peer = endpoint; the value is the Service address).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Kernel's number of the socket (`bpf_get_socket_cookie`), never reused while the machine is up.
+    pub socket_cookie: u64,
+    /// The far end.
+    pub peer: Peer,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// Value of `UDP_FLOWS`: the endpoint an unconnected UDP socket talks to behind one Service address.
+///
+/// Valid while `SERVICES` still names `set_id` for the address and slot `slot` of that set still holds `endpoint`; checked on every send.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpFlow {
+    /// The endpoint.
+    pub endpoint: Peer,
+    /// The backend set it was chosen from.
+    pub set_id: u32,
+    /// Its place there.
+    pub slot: u32,
+}
+
+const _: () = assert!(size_of::<SocketState>() == 44 && core::mem::offset_of!(SocketState, flags) == 40);
+const _: () = assert!(size_of::<FlowKey>() == 32 && core::mem::offset_of!(FlowKey, padding) == 28);
+const _: () = assert!(size_of::<UdpFlow>() == 28 && core::mem::offset_of!(UdpFlow, set_id) == 20);

@@ -1,5 +1,0 @@
-//! Socket programs.
-#![no_std]
-#![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }

@@ -1,0 +1,73 @@
+//! What is remembered with the socket itself.
+
+use aya_ebpf::{EbpfContext, helpers::bpf_get_socket_cookie, programs::SockAddrContext};
+use weft_ebpf_abi::{FlowKey, Peer, SOCKET_CONNECTED, SOCKET_FLOWS, SocketState};
+
+use crate::maps::SOCKET;
+
+/// `TCP_ESTABLISHED` of net/tcp_states.h; a UDP socket is in this state while it is connected.
+const ESTABLISHED: u32 = 1;
+
+/// The socket's state; most sockets of a node never have one, and then this costs next to nothing.
+#[inline(always)]
+pub(crate) fn state(ctx: &SockAddrContext) -> Option<&mut SocketState> {
+    // SAFETY: the storage lives as long as the socket, which the kernel holds (and, but for getpeername of another thread, has locked)
+    // while the program runs.
+    unsafe { SOCKET.get_ptr_mut(ctx).as_mut() }
+}
+
+/// The socket's state, made if there is none; `None` if the kernel has no memory for it.
+#[inline(always)]
+fn state_or_new(ctx: &SockAddrContext) -> Option<&mut SocketState> {
+    // SAFETY: as in `state`; without an initial value the kernel fills in zeros.
+    unsafe { SOCKET.get_or_insert_ptr_mut(ctx, None).as_mut() }
+}
+
+/// Records a connect to `service` that was turned to `endpoint`.
+#[inline(always)]
+pub(crate) fn set_connected(ctx: &SockAddrContext, service: &Peer, endpoint: &Peer) {
+    if let Some(state) = state_or_new(ctx) {
+        state.service = *service;
+        state.endpoint = *endpoint;
+        state.flags |= SOCKET_CONNECTED;
+    }
+}
+
+/// Records a connect to something else: a UDP socket may be connected again and again, and getpeername must not show the old Service
+/// when the new peer happens to be its former endpoint.
+#[inline(always)]
+pub(crate) fn clear_connected(ctx: &SockAddrContext) {
+    if let Some(state) = state(ctx) {
+        state.flags &= !SOCKET_CONNECTED;
+    }
+}
+
+/// Records that `UDP_REPLIES` has entries of this socket.
+#[inline(always)]
+pub(crate) fn set_flows(ctx: &SockAddrContext) {
+    if let Some(state) = state_or_new(ctx) {
+        state.flags |= SOCKET_FLOWS;
+    }
+}
+
+/// Whether the socket is connected to a Service now. No hook runs when `AF_UNSPEC` dissolves a connection, so the state alone may be stale.
+#[inline(always)]
+pub(crate) fn is_connected(ctx: &SockAddrContext, state: &SocketState) -> bool {
+    // SAFETY: the verifier knows `sk` of this context as a valid socket.
+    state.flags & SOCKET_CONNECTED != 0
+        && unsafe { (&raw const (*(*ctx.sock_addr).__bindgen_anon_1.sk).state).read_volatile() } == ESTABLISHED
+}
+
+/// Key of this socket's entry for `peer`.
+#[inline(always)]
+pub(crate) fn flow_key(ctx: &SockAddrContext, peer: &Peer) -> FlowKey {
+    // SAFETY: the context pointer is the kernel's.
+    let socket_cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    FlowKey { socket_cookie, peer: *peer, padding: 0 }
+}
+
+/// Whether the socket has entries in `UDP_REPLIES`.
+#[inline(always)]
+pub(crate) fn has_flows(state: &SocketState) -> bool {
+    state.flags & SOCKET_FLOWS != 0
+}
