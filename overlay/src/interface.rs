@@ -1,0 +1,192 @@
+//! Which interface and address carry the outer packets: flannel's rules (flannel.md section 6).
+//!
+//! The choice is pure; [`inventory`] reads what it chooses from.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use weft_netlink::{Address, IfIndex, Link, Netlink, Route, RouteFilter, RouteKind, RouteScope};
+
+use crate::family::Family;
+
+/// What the operator said about the interface; nothing of it is required.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceChoice {
+    /// `--iface`, repeatable: names, or addresses held by the interface. The first that exists is taken.
+    pub interfaces: Vec<String>,
+    /// `--public-ip`: what other nodes send to, if not the interface's own address.
+    pub public_ip: Option<Ipv4Addr>,
+    /// `--public-ipv6`.
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+impl InterfaceChoice {
+    fn public_address(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.public_ip.map(IpAddr::V4),
+            Family::V6 => self.public_ipv6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// The chosen interface of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Underlay {
+    pub(crate) link: IfIndex,
+    pub(crate) name: String,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    /// Source of the outer packets. flannel also uses the interface's own address here: behind a 1:1 NAT the public one is
+    /// not local and could not be sent from.
+    pub(crate) address: IpAddr,
+    /// What this node publishes.
+    pub(crate) public_address: IpAddr,
+}
+
+/// No interface fits. Usual on a machine whose network is not up yet; a retry may help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no interface for {family}: {reason} (looked at {looked_at})")]
+pub struct InterfaceError {
+    /// The family.
+    pub family: Family,
+    /// Which rule found nothing.
+    pub reason: String,
+    /// The interfaces and addresses there are.
+    pub looked_at: String,
+}
+
+/// Interfaces, addresses and default routes of the node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) links: Vec<Link>,
+    pub(crate) addresses: Vec<Address>,
+    /// In the order of preference: lowest metric first.
+    pub(crate) default_routes: Vec<Route>,
+}
+
+/// Reads the inventory of the network namespace `netlink` belongs to.
+pub(crate) fn inventory(netlink: &Netlink) -> weft_netlink::Result<Inventory> {
+    let mut default_routes: Vec<Route> = netlink
+        .routes(&RouteFilter::default())?
+        .into_iter()
+        .filter(|route| route.destination.prefix() == 0 && route.kind == RouteKind::Unicast)
+        .collect();
+    default_routes.sort_by_key(|route| route.metric.unwrap_or(0));
+    Ok(Inventory { links: netlink.links()?, addresses: netlink.addresses(None)?, default_routes })
+}
+
+/// Chooses for each of `families`; they may use different interfaces (flannel insists on one, flannel-defects.md B.5).
+///
+/// # Errors
+/// The first family for which nothing fits.
+pub(crate) fn choose(
+    choice: &InterfaceChoice,
+    families: impl Iterator<Item = Family>,
+    inventory: &Inventory,
+) -> Result<BTreeMap<Family, Underlay>, InterfaceError> {
+    families.map(|family| Ok((family, choose_one(choice, family, inventory)?))).collect()
+}
+
+fn choose_one(choice: &InterfaceChoice, family: Family, inventory: &Inventory) -> Result<Underlay, InterfaceError> {
+    let fail = |reason: String| InterfaceError { family, reason, looked_at: Looked { inventory, family }.to_string() };
+    let public = choice.public_address(family);
+    let (link, wanted_address) = if !choice.interfaces.is_empty() {
+        choice
+            .interfaces
+            .iter()
+            .find_map(|wanted| inventory.by_name_or_address(wanted))
+            .ok_or_else(|| fail(format!("none has a name or address of --iface {}", choice.interfaces.join(", "))))?
+    } else if let Some(public) = public {
+        let link = inventory.holder(public).ok_or_else(|| fail(format!("none holds the public address {public}")))?;
+        (link, Some(public))
+    } else {
+        let link = inventory
+            .default_link(family)
+            .ok_or_else(|| fail("there is no default route; name one with --iface".into()))?;
+        (link, None)
+    };
+    let own = wanted_address
+        .filter(|address| Family::of(*address) == family)
+        .or_else(|| inventory.best_address(link.index, family))
+        .ok_or_else(|| fail(format!("{} has no usable address", link.name)))?;
+    if link.mtu == 0 {
+        return Err(fail(format!("{} has MTU 0", link.name)));
+    }
+    Ok(Underlay {
+        link: link.index,
+        name: link.name.clone(),
+        mtu: link.mtu,
+        address: own,
+        public_address: public.unwrap_or(own),
+    })
+}
+
+impl Inventory {
+    /// An address chooses its holder and itself; anything else is a name.
+    fn by_name_or_address(&self, wanted: &str) -> Option<(&Link, Option<IpAddr>)> {
+        match wanted.parse::<IpAddr>() {
+            Ok(address) => Some((self.holder(address)?, Some(address))),
+            Err(_) => Some((self.links.iter().find(|link| link.name == wanted)?, None)),
+        }
+    }
+
+    fn holder(&self, address: IpAddr) -> Option<&Link> {
+        let entry = self.addresses.iter().find(|entry| entry.address.ip() == address)?;
+        self.link(entry.link)
+    }
+
+    fn link(&self, index: IfIndex) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+
+    fn default_link(&self, family: Family) -> Option<&Link> {
+        self.default_routes
+            .iter()
+            .filter(|route| Family::of(route.destination.ip()) == family)
+            .find_map(|route| self.link(route.link?))
+    }
+
+    /// Global before link-local, permanent before dynamic.
+    fn best_address(&self, link: IfIndex, family: Family) -> Option<IpAddr> {
+        self.usable(family)
+            .filter(|entry| entry.link == link)
+            .min_by_key(|entry| (entry.scope != RouteScope::Universe, !entry.permanent))
+            .map(|entry| entry.address.ip())
+    }
+
+    fn usable(&self, family: Family) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |entry| {
+            let address = entry.address.ip();
+            Family::of(address) == family && !address.is_loopback() && !entry.tentative && !entry.dad_failed
+        })
+    }
+}
+
+/// The addresses of a family, by interface, for an error message.
+struct Looked<'a> {
+    inventory: &'a Inventory,
+    family: Family,
+}
+
+impl fmt::Display for Looked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.inventory.links.is_empty() {
+            return f.write_str("no interface at all");
+        }
+        for (position, link) in self.inventory.links.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{}", link.name)?;
+            let usable = self.inventory.usable(self.family);
+            for entry in usable.filter(|entry| entry.link == link.index) {
+                write!(f, " {}", entry.address)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+use weft_netlink::LinkKind;
+
+use super::*;
+
+fn link(index: u32, name: &str, mtu: u32) -> Link {
+    Link {
+        index: IfIndex::new(index).unwrap(),
+        name: name.into(),
+        mac: None,
+        mtu,
+        up: true,
+        running: true,
+        loopback: name == "lo",
+        controller: None,
+        kind: LinkKind::Other(String::new()),
+    }
+}
+
+fn address(link: u32, address: &str, scope: RouteScope, permanent: bool) -> Address {
+    Address {
+        link: IfIndex::new(link).unwrap(),
+        address: address.parse().unwrap(),
+        scope,
+        tentative: false,
+        dad_failed: false,
+        permanent,
+    }
+}
+
+fn default_route(link: u32, gateway: &str) -> Route {
+    let gateway: IpAddr = gateway.parse().unwrap();
+    let any = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    let mut route = Route::new(any.parse().unwrap());
+    route.gateway = Some(gateway);
+    route.link = IfIndex::new(link);
+    route
+}
+
+/// lo, eth0 with the default routes and several addresses, eth1 without.
+fn node() -> Inventory {
+    use RouteScope::{Host, Link as LinkScope, Universe};
+    Inventory {
+        links: vec![link(1, "lo", 65536), link(2, "eth0", 1500), link(3, "eth1", 9000), link(4, "bad0", 0)],
+        addresses: vec![
+            address(1, "127.0.0.1/8", Host, true),
+            address(2, "169.254.7.7/16", LinkScope, true),
+            address(2, "192.168.1.9/24", Universe, false),
+            address(2, "192.168.1.2/24", Universe, true),
+            address(2, "fe80::2/64", LinkScope, true),
+            address(2, "fd99::2/64", Universe, true),
+            address(3, "10.9.0.3/24", Universe, true),
+            address(3, "10.9.0.4/24", Universe, true),
+            address(4, "10.8.0.4/24", Universe, true),
+        ],
+        default_routes: vec![default_route(2, "192.168.1.1"), default_route(2, "fe80::1")],
+    }
+}
+
+fn with(interfaces: &[&str], public_ip: Option<&str>) -> InterfaceChoice {
+    InterfaceChoice {
+        interfaces: interfaces.iter().map(|name| (*name).into()).collect(),
+        public_ip: public_ip.map(|address| address.parse().unwrap()),
+        public_ipv6: None,
+    }
+}
+
+#[test]
+fn rules_choose_interface_and_addresses() {
+    // --iface, --public-ip -> interface, own address, public address
+    let cases: &[(&[&str], Option<&str>, &str, &str, &str)] = &[
+        (&[], None, "eth0", "192.168.1.2", "192.168.1.2"),
+        (&["eth1"], None, "eth1", "10.9.0.3", "10.9.0.3"),
+        (&["10.9.0.4"], None, "eth1", "10.9.0.4", "10.9.0.4"),
+        (&["nope", "eth1"], None, "eth1", "10.9.0.3", "10.9.0.3"),
+        (&[], Some("10.9.0.4"), "eth1", "10.9.0.4", "10.9.0.4"),
+        (&["eth0"], Some("203.0.113.5"), "eth0", "192.168.1.2", "203.0.113.5"),
+    ];
+    for (interfaces, public, name, own, published) in cases {
+        let chosen = choose_one(&with(interfaces, *public), Family::V4, &node()).unwrap();
+        let got = (chosen.name, chosen.address.to_string(), chosen.public_address.to_string());
+        assert_eq!(got, ((*name).into(), (*own).into(), (*published).into()), "{interfaces:?}");
+    }
+}
+
+#[test]
+fn ipv6_prefers_the_global_address() {
+    let chosen = choose(&with(&[], None), Family::ALL.into_iter(), &node()).unwrap();
+    assert_eq!(chosen[&Family::V6].address.to_string(), "fd99::2");
+    assert_eq!(chosen[&Family::V4].mtu, 1500);
+}
+
+#[test]
+fn errors_say_what_was_looked_at() {
+    let mut no_routes = node();
+    no_routes.default_routes.clear();
+    for (choice, inventory, reason) in [
+        (with(&["eth7"], None), node(), "none has a name or address of --iface eth7"),
+        (with(&[], Some("203.0.113.5")), node(), "none holds the public address 203.0.113.5"),
+        (with(&[], None), no_routes, "there is no default route"),
+        (with(&["bad0"], None), node(), "bad0 has MTU 0"),
+        (with(&["lo"], None), node(), "lo has no usable address"),
+        (with(&["eth0"], None), Inventory::default(), "(looked at no interface at all)"),
+    ] {
+        let error = choose_one(&choice, Family::V4, &inventory).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+        if !inventory.links.is_empty() {
+            assert!(error.contains("eth0 169.254.7.7/16 192.168.1.9/24 192.168.1.2/24"), "{error}");
+        }
+    }
+}

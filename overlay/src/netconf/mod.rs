@@ -1,0 +1,276 @@
+//! flannel's `net-conf.json`, parsed once into an immutable, valid [`NetConf`] (flannel.md section 3).
+
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use ipnetwork::IpNetwork;
+use serde_json::{Map, Value};
+
+use self::fields::Fields;
+pub use self::fields::NetConfError;
+use crate::{
+    family::{self, Family},
+    pool::SubnetPool,
+};
+
+/// Outer headers of a VXLAN packet over IPv4: IP 20 + UDP 8 + VXLAN 8 + inner Ethernet 14 (RFC 7348 section 5).
+const OVERHEAD_V4: u32 = 50;
+/// The same over IPv6, whose header has 40 bytes. flannel subtracts 50 here too and fragments (flannel-defects.md B.2).
+const OVERHEAD_V6: u32 = 70;
+
+/// Who decides which subnet a node gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubnetSource {
+    /// The lease manager takes a free one (`dir`, `etcd`): `SubnetLen`, `SubnetMin` and `SubnetMax` count.
+    Allocated,
+    /// Somebody else (`kube`: the controller manager's `podCIDR`): those three are ignored, as flannel ignores them.
+    Assigned,
+}
+
+/// The network configuration of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetConf {
+    /// The IPv4 pod network; `None` with `EnableIPv4: false`.
+    pub ipv4: Option<PodNetwork>,
+    /// The IPv6 pod network; `None` unless `EnableIPv6: true`.
+    pub ipv6: Option<PodNetwork>,
+    /// How packets get from node to node.
+    pub backend: Vxlan,
+}
+
+/// The pod network of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodNetwork {
+    /// All pods of the cluster; host bits are zero.
+    pub network: IpNetwork,
+    /// Where subnets are taken from; `None` with [`SubnetSource::Assigned`].
+    pub pool: Option<SubnetPool>,
+}
+
+/// Options of the `vxlan` backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// VXLAN network identifier, 0..=16,777,215.
+    pub vni: u32,
+    /// UDP destination port; 0 = the kernel's, 8472.
+    pub port: u16,
+    /// MTU of the underlay to count from, in bytes; `None` = that of the external interface.
+    pub mtu: Option<u32>,
+    /// Group-based policy extension.
+    pub gbp: bool,
+}
+
+impl NetConf {
+    /// Parses and validates the text of `net-conf.json`.
+    ///
+    /// A missing `Backend` means `vxlan`: flannel's manual says so and its manifest sets it, while its code falls back to
+    /// `udp`, which exists on amd64 only and is deprecated. Nobody who leaves it out means that one.
+    ///
+    /// # Errors
+    /// Every mistake in the text, in the order of the reference. Nothing else is read, so nothing else can fail.
+    pub fn parse(text: &str, source: SubnetSource) -> Result<Self, Vec<NetConfError>> {
+        let document = match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(object)) => object,
+            Ok(other) => return Err(vec![not_an_object("(document)", &other)]),
+            Err(error) => {
+                return Err(vec![NetConfError {
+                    field: "(document)".into(),
+                    value: error.to_string(),
+                    allowed: "a JSON object".into(),
+                }]);
+            }
+        };
+        let mut fields = Fields::new("", &document);
+        let enabled_v4 = fields.boolean("EnableIPv4", true);
+        let enabled_v6 = fields.boolean("EnableIPv6", false);
+        if !enabled_v4 && !enabled_v6 {
+            fields.refuse("EnableIPv4", "false", "true here or in EnableIPv6: one family is needed");
+        }
+        let ipv4 = enabled_v4.then(|| pod_network(&mut fields, &KEYS_V4, source)).flatten();
+        let ipv6 = enabled_v6.then(|| pod_network(&mut fields, &KEYS_V6, source)).flatten();
+        let empty = Map::new();
+        let backend = match fields.raw("Backend") {
+            None => vxlan(&empty, enabled_v6),
+            Some(Value::Object(object)) => vxlan(object, enabled_v6),
+            Some(other) => Err(vec![not_an_object("Backend", other)]),
+        };
+
+        let mut mistakes = fields.into_mistakes();
+        match backend {
+            Ok(backend) if mistakes.is_empty() => Ok(Self { ipv4, ipv6, backend }),
+            Ok(_) => Err(mistakes),
+            Err(more) => {
+                mistakes.extend(more);
+                Err(mistakes)
+            }
+        }
+    }
+
+    /// The pod network of a family; `None` if the family is off.
+    pub fn network(&self, family: Family) -> Option<PodNetwork> {
+        match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        }
+    }
+
+    /// The enabled families, IPv4 first.
+    pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
+        Family::ALL.into_iter().filter(|family| self.network(*family).is_some())
+    }
+}
+
+impl Vxlan {
+    /// Name of the VXLAN device of a family, as flannel names it.
+    pub fn device_name(&self, family: Family) -> String {
+        device_name(self.vni, family)
+    }
+
+    /// MTU of the VXLAN device over an interface of `underlay_mtu` bytes.
+    pub fn device_mtu(&self, family: Family, underlay_mtu: u32) -> u32 {
+        let overhead = match family {
+            Family::V4 => OVERHEAD_V4,
+            Family::V6 => OVERHEAD_V6,
+        };
+        self.mtu.unwrap_or(underlay_mtu).saturating_sub(overhead)
+    }
+}
+
+/// Name of the VXLAN device with that VNI.
+pub(crate) fn device_name(vni: u32, family: Family) -> String {
+    match family {
+        Family::V4 => format!("flannel.{vni}"),
+        Family::V6 => format!("flannel-v6.{vni}"),
+    }
+}
+
+fn not_an_object(field: &str, value: &Value) -> NetConfError {
+    NetConfError { field: field.into(), value: value.to_string(), allowed: "a JSON object".into() }
+}
+
+/// Spelling and limits of one family's fields (flannel.md section 3).
+struct Keys {
+    family: Family,
+    network: &'static str,
+    subnet_len: &'static str,
+    subnet_min: &'static str,
+    subnet_max: &'static str,
+    /// `SubnetLen` when unset, if the network has room for four of them.
+    default_subnet_len: u8,
+    /// The longest prefix of a subnet: at least a gateway and a pod.
+    max_subnet_len: u8,
+}
+
+const KEYS_V4: Keys = Keys {
+    family: Family::V4,
+    network: "Network",
+    subnet_len: "SubnetLen",
+    subnet_min: "SubnetMin",
+    subnet_max: "SubnetMax",
+    default_subnet_len: 24,
+    max_subnet_len: 30,
+};
+const KEYS_V6: Keys = Keys {
+    family: Family::V6,
+    network: "IPv6Network",
+    subnet_len: "IPv6SubnetLen",
+    subnet_min: "IPv6SubnetMin",
+    subnet_max: "IPv6SubnetMax",
+    default_subnet_len: 64,
+    max_subnet_len: 126,
+};
+
+fn pod_network(fields: &mut Fields<'_>, keys: &Keys, source: SubnetSource) -> Option<PodNetwork> {
+    let network = fields.network(keys.network, keys.family)?;
+    let pool = match source {
+        SubnetSource::Assigned => None,
+        SubnetSource::Allocated => Some(pool(fields, keys, network)?),
+    };
+    Some(PodNetwork { network, pool })
+}
+
+fn pool(fields: &mut Fields<'_>, keys: &Keys, network: IpNetwork) -> Option<SubnetPool> {
+    // Room for four subnets at least: the first is not given out by default, and one node is no cluster.
+    let shortest = network.prefix() + 2;
+    if shortest > keys.max_subnet_len {
+        let allowed = format!("a prefix of at most /{}", keys.max_subnet_len - 2);
+        fields.refuse(keys.network, network, allowed);
+        return None;
+    }
+    let subnet_len = if fields.raw(keys.subnet_len).is_some() {
+        let range = u64::from(shortest)..=u64::from(keys.max_subnet_len);
+        u8::try_from(fields.number(keys.subnet_len, range)?).ok()?
+    } else {
+        keys.default_subnet_len.max(shortest)
+    };
+    let size = 1u128 << (keys.family.bits() - subnet_len);
+    let base = family::number(network.network());
+    let default_first = family::address(keys.family, base + size)?;
+    let default_last = family::network(network.broadcast(), subnet_len)?.network();
+    let first = bound(fields, keys.subnet_min, keys.family, network, subnet_len, default_first)?;
+    let last = bound(fields, keys.subnet_max, keys.family, network, subnet_len, default_last)?;
+    if first > last {
+        fields.refuse(keys.subnet_min, first, format!("at most {} ({last})", keys.subnet_max));
+        return None;
+    }
+    Some(SubnetPool { network, subnet_len, first, last })
+}
+
+/// `SubnetMin` or `SubnetMax`: inside the network and the first address of a subnet.
+fn bound(
+    fields: &mut Fields<'_>,
+    name: &str,
+    family: Family,
+    network: IpNetwork,
+    subnet_len: u8,
+    default: std::net::IpAddr,
+) -> Option<std::net::IpAddr> {
+    if fields.raw(name).is_none() {
+        return Some(default);
+    }
+    let address = fields.address(name, family)?;
+    let aligned = family::network(address, subnet_len)?.network() == address;
+    if network.contains(address) && aligned {
+        return Some(address);
+    }
+    fields.refuse(name, address, format!("the first address of a /{subnet_len} inside {network}"));
+    None
+}
+
+fn vxlan(object: &Map<String, Value>, ipv6: bool) -> Result<Vxlan, Vec<NetConfError>> {
+    let mut fields = Fields::new("Backend.", object);
+    match fields.raw("Type") {
+        None => {}
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("vxlan") => {}
+        Some(other) => {
+            fields.refuse("Type", other, "\"vxlan\"; Weft has no other backend yet");
+            // The other options belong to that backend: checking them against vxlan's would only mislead.
+            return Err(fields.into_mistakes());
+        }
+    }
+    if fields.boolean("DirectRouting", false) {
+        fields.refuse("DirectRouting", "true", "false; Weft does not do direct routing yet");
+    }
+    // Every peer has a permanent entry, so there is nothing to learn; and what a device learns cannot be told from what
+    // somebody else wrote, which must be repaired.
+    if fields.boolean("Learning", false) {
+        fields.refuse("Learning", "true", "false; Weft writes every forwarding entry itself");
+    }
+    // 0 is the same as absent. The inner packet must still hold the family's minimum: 68 (RFC 791), 1280 (RFC 8200).
+    let smallest = if ipv6 { 1280 + OVERHEAD_V6 } else { 68 + OVERHEAD_V4 };
+    if let Some(mtu) = fields.raw("MTU").and_then(Value::as_u64)
+        && mtu != 0
+        && mtu < u64::from(smallest)
+    {
+        fields.refuse("MTU", mtu, format!("0 (that of the interface), or {smallest} to 65535"));
+    }
+    let conf = Vxlan {
+        vni: fields.number("VNI", 0..=0xff_ffff).map_or(1, |vni| vni as u32),
+        port: fields.number("Port", 0..=65_535).map_or(0, |port| port as u16),
+        mtu: fields.number("MTU", 0..=65_535).filter(|mtu| *mtu != 0).map(|mtu| mtu as u32),
+        gbp: fields.boolean("GBP", false),
+    };
+    let mistakes = fields.into_mistakes();
+    if mistakes.is_empty() { Ok(conf) } else { Err(mistakes) }
+}

@@ -1,0 +1,168 @@
+//! From leases to desired state: which peers can be served, in which family, and why not.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+
+use super::state::{Desired, DesiredFamily, Device, Peer, VxlanIdentity};
+use crate::{
+    family::{self, Family},
+    interface::Underlay,
+    lease::{Lease, LeaseSnapshot, Mac, Subnets, VtepData},
+    netconf::{NetConf, PodNetwork},
+};
+
+/// The kernel's VXLAN port, which flannel's `Port: 0` means.
+const KERNEL_VXLAN_PORT: u16 = 8472;
+
+/// The backend type that is spoken here.
+pub(crate) const VXLAN: &str = "vxlan";
+
+/// What this node contributes to its desired state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local<'a> {
+    pub(crate) net_conf: &'a NetConf,
+    pub(crate) lease: &'a Lease,
+    pub(crate) underlay: &'a BTreeMap<Family, Underlay>,
+}
+
+/// Why a peer is not served in a family, or in any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerProblem {
+    pub(crate) subnets: Subnets,
+    pub(crate) reason: String,
+}
+
+/// The desired state of this node among `snapshot`'s leases, and the peers that cannot be part of it.
+///
+/// A peer with one family is served for that one (flannel-defects.md B.3).
+pub(crate) fn desired(local: Local<'_>, snapshot: &LeaseSnapshot) -> (Desired, Vec<PeerProblem>) {
+    let mut peers: Vec<&Lease> = snapshot.leases.iter().filter(|lease| lease.subnets != local.lease.subnets).collect();
+    // A node that turned dual-stack may have left its older lease behind: the fuller one counts.
+    peers.sort_by_key(|lease| (Reverse(lease.subnets.iter().count()), lease.subnets));
+
+    let mut problems = Vec::new();
+    let mut families = BTreeMap::new();
+    for family in local.net_conf.families() {
+        let Some(mut desired) = without_peers(local, family) else {
+            continue;
+        };
+        for rejected in &snapshot.rejected {
+            desired.undecided.extend(rejected.subnets.and_then(|subnets| subnets.of(family)));
+        }
+        let mut macs = BTreeMap::new();
+        for lease in &peers {
+            // A lease of another backend is reported once, below.
+            if lease.attributes.backend_type != VXLAN {
+                continue;
+            }
+            if let Err(reason) = add_peer(&mut desired, &mut macs, family, lease) {
+                problems.push(PeerProblem { subnets: lease.subnets, reason });
+            }
+        }
+        families.insert(family, desired);
+    }
+    problems.extend(foreign_backends(&peers));
+    (Desired { families }, problems)
+}
+
+/// `None` if the lease or the underlay lacks the family, which then is not served.
+fn without_peers(local: Local<'_>, family: Family) -> Option<DesiredFamily> {
+    let PodNetwork { network, .. } = local.net_conf.network(family)?;
+    let underlay = local.underlay.get(&family)?;
+    let vxlan = &local.net_conf.backend;
+    Some(DesiredFamily {
+        device: Device {
+            name: vxlan.device_name(family),
+            identity: VxlanIdentity {
+                vni: vxlan.vni,
+                port: if vxlan.port == 0 { KERNEL_VXLAN_PORT } else { vxlan.port },
+                local: Some(underlay.address),
+                underlay: Some(underlay.link.get()),
+                learning: false,
+                gbp: vxlan.gbp,
+            },
+            mac: local.lease.attributes.vtep(family)?.mac,
+            mtu: vxlan.device_mtu(family, underlay.mtu),
+        },
+        network,
+        subnet: local.lease.subnets.of(family)?,
+        peers: BTreeMap::new(),
+        undecided: BTreeSet::new(),
+    })
+}
+
+/// Adds the peer if it has the family at all. `macs` tells which peer has which VTEP MAC.
+fn add_peer(
+    desired: &mut DesiredFamily,
+    macs: &mut BTreeMap<Mac, IpNetwork>,
+    family: Family,
+    lease: &Lease,
+) -> Result<(), String> {
+    let Some(subnet) = lease.subnets.of(family) else {
+        return Ok(());
+    };
+    let public_address = lease.attributes.public_address(family);
+    let (Some(public_address), Some(vtep)) = (public_address, lease.attributes.vtep(family)) else {
+        return Err(format!("publishes no {family} VTEP"));
+    };
+    check_peer(desired, subnet, public_address, vtep)?;
+    // Forwarding entries are keyed by MAC: two VTEPs with one MAC would overwrite each other for ever.
+    if let Some(other) = macs.get(&vtep.mac)
+        && desired.peers.get(other).is_some_and(|peer| peer.public_address != public_address)
+    {
+        return Err(format!("publishes the same VTEP MAC {} as {other}", vtep.mac));
+    }
+    macs.insert(vtep.mac, subnet);
+    desired.peers.insert(subnet, Peer { mac: vtep.mac, public_address });
+    Ok(())
+}
+
+/// Refuses what would break this node or another peer.
+fn check_peer(
+    desired: &DesiredFamily,
+    subnet: IpNetwork,
+    public_address: IpAddr,
+    vtep: VtepData,
+) -> Result<(), String> {
+    let device = &desired.device;
+    if vtep.vni != device.identity.vni {
+        return Err(format!("uses VNI {}, this node {}", vtep.vni, device.identity.vni));
+    }
+    if !vtep.mac.is_unicast() {
+        return Err(format!("publishes {}, which is no unicast MAC", vtep.mac));
+    }
+    if !family::covers(desired.network, subnet) {
+        return Err(format!("{subnet} is outside the pod network {}", desired.network));
+    }
+    if family::overlap(desired.subnet, subnet) {
+        return Err(format!("{subnet} overlaps this node's {}", desired.subnet));
+    }
+    if Some(public_address) == device.identity.local {
+        return Err(format!("publishes this node's address {public_address}"));
+    }
+    if vtep.mac == device.mac {
+        return Err(format!("publishes this node's VTEP MAC {}", vtep.mac));
+    }
+    match desired.peers.get(&subnet) {
+        Some(other) if other.public_address != public_address => {
+            Err(format!("{subnet} is also leased by {}", other.public_address))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn foreign_backends(peers: &[&Lease]) -> Vec<PeerProblem> {
+    peers
+        .iter()
+        .filter(|lease| lease.attributes.backend_type != VXLAN)
+        .map(|lease| PeerProblem {
+            subnets: lease.subnets,
+            reason: format!("uses backend {:?}, this node \"vxlan\"", lease.attributes.backend_type),
+        })
+        .collect()
+}

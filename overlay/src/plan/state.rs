@@ -1,0 +1,176 @@
+//! What should be in the kernel, and what is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+
+use super::action::{Action, Step};
+use crate::{
+    family::{self, Family},
+    lease::Mac,
+};
+
+/// What should be in the kernel, for every enabled family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Desired {
+    pub(crate) families: BTreeMap<Family, DesiredFamily>,
+}
+
+/// The overlay of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DesiredFamily {
+    pub(crate) device: Device,
+    /// The pod network of the whole cluster.
+    pub(crate) network: IpNetwork,
+    /// This node's part of it.
+    pub(crate) subnet: IpNetwork,
+    /// Every other node, by its subnet. MACs are unique.
+    pub(crate) peers: BTreeMap<IpNetwork, Peer>,
+    /// Subnets of leases that cannot be read: what the kernel has for these stays.
+    pub(crate) undecided: BTreeSet<IpNetwork>,
+}
+
+impl DesiredFamily {
+    /// The VTEP's own address: the network address of the subnet, alone.
+    pub(crate) fn vtep_address(&self) -> IpNetwork {
+        family::host(self.subnet.network())
+    }
+}
+
+/// The VXLAN device of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) identity: VxlanIdentity,
+    pub(crate) mac: Mac,
+    /// In bytes.
+    pub(crate) mtu: u32,
+}
+
+/// What cannot be changed on a VXLAN device that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VxlanIdentity {
+    pub(crate) vni: u32,
+    pub(crate) port: u16,
+    pub(crate) local: Option<IpAddr>,
+    /// Interface index.
+    pub(crate) underlay: Option<u32>,
+    pub(crate) learning: bool,
+    pub(crate) gbp: bool,
+}
+
+/// Another node, seen from one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// MAC address of its VXLAN device.
+    pub(crate) mac: Mac,
+    /// Where its outer packets go.
+    pub(crate) public_address: IpAddr,
+}
+
+/// What is in the kernel, for every enabled family. Holds only what is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) families: BTreeMap<Family, ObservedFamily>,
+}
+
+/// Our part of one family's kernel state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ObservedFamily {
+    /// The device with our name.
+    pub(crate) device: Option<ObservedDevice>,
+    /// Addresses of the device inside the pod network.
+    pub(crate) addresses: BTreeSet<IpNetwork>,
+    /// Destinations of the routes of the device that have flannel's form: `D via D's network address dev ours onlink`.
+    pub(crate) routes: BTreeSet<IpNetwork>,
+    /// Permanent neighbours on the device.
+    pub(crate) neighbours: BTreeMap<IpAddr, Mac>,
+    /// Forwarding entries of the device.
+    pub(crate) fdb: BTreeSet<(Mac, IpAddr)>,
+    /// Destinations of our unreachable routes, on no device.
+    pub(crate) unreachable: BTreeSet<IpNetwork>,
+}
+
+/// A device with our name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObservedDevice {
+    /// `None`: it is no VXLAN device.
+    pub(crate) identity: Option<VxlanIdentity>,
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+}
+
+impl Observed {
+    /// Notes that `step` was carried out: what a fresh observation would see.
+    pub(crate) fn record(&mut self, step: &Step) {
+        self.families.entry(step.family).or_default().record(&step.action);
+    }
+}
+
+impl ObservedFamily {
+    pub(crate) fn record(&mut self, action: &Action) {
+        match action {
+            Action::CreateDevice(device) => {
+                self.lose_device();
+                self.device = Some(ObservedDevice {
+                    identity: Some(device.identity.clone()),
+                    mac: Some(device.mac),
+                    mtu: device.mtu,
+                    up: false,
+                });
+            }
+            Action::DeleteDevice => self.lose_device(),
+            Action::SetMac(mac) => {
+                if let Some(device) = &mut self.device {
+                    device.mac = Some(*mac);
+                }
+                // The kernel forgets all neighbours of a device whose address changes (neigh_changeaddr).
+                self.neighbours.clear();
+            }
+            Action::SetMtu(mtu) => {
+                if let Some(device) = &mut self.device {
+                    device.mtu = *mtu;
+                }
+            }
+            Action::SetUp => {
+                if let Some(device) = &mut self.device {
+                    device.up = true;
+                }
+            }
+            Action::AddAddress(address) => _ = self.addresses.insert(*address),
+            Action::RemoveAddress(address) => _ = self.addresses.remove(address),
+            Action::AddUnreachable(network) => _ = self.unreachable.insert(*network),
+            Action::RemoveUnreachable(network) => _ = self.unreachable.remove(network),
+            Action::ReplaceNeighbour { address, mac } => _ = self.neighbours.insert(*address, *mac),
+            Action::RemoveNeighbour { address } => _ = self.neighbours.remove(address),
+            Action::ReplaceFdb { mac, public_address } => self.replace_fdb(*mac, *public_address),
+            Action::RemoveFdb { mac, public_address } => {
+                self.fdb.remove(&(*mac, *public_address));
+            }
+            Action::ReplaceRoute(destination) => _ = self.routes.insert(*destination),
+            Action::RemoveRoute(destination) => _ = self.routes.remove(destination),
+        }
+    }
+
+    /// The kernel overwrites one entry of the MAC and leaves others that somebody appended (vxlan_fdb_replace).
+    fn replace_fdb(&mut self, mac: Mac, public_address: IpAddr) {
+        if self.fdb.contains(&(mac, public_address)) {
+            return;
+        }
+        let old = self.fdb.iter().find(|(other, _)| *other == mac).copied();
+        if let Some(old) = old {
+            self.fdb.remove(&old);
+        }
+        self.fdb.insert((mac, public_address));
+    }
+
+    /// All that hangs on the device goes with it.
+    fn lose_device(&mut self) {
+        let unreachable = std::mem::take(&mut self.unreachable);
+        *self = Self { unreachable, ..Self::default() };
+    }
+}

@@ -1,0 +1,271 @@
+//! Tables for the order and the special cases, properties for the rest.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn net(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn mac(last: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, last])
+}
+
+fn peer(last: u8) -> Peer {
+    Peer { mac: mac(last), public_address: [172, 30, 0, last].into() }
+}
+
+fn subnet(third: u8) -> IpNetwork {
+    net(&format!("10.244.{third}.0/24"))
+}
+
+fn device() -> Device {
+    Device {
+        name: "flannel.1".into(),
+        identity: VxlanIdentity {
+            vni: 1,
+            port: 8472,
+            local: Some([172, 30, 0, 1].into()),
+            underlay: Some(2),
+            learning: false,
+            gbp: false,
+        },
+        mac: mac(1),
+        mtu: 1450,
+    }
+}
+
+fn desired(peers: &[(u8, u8)]) -> Desired {
+    let family = DesiredFamily {
+        device: device(),
+        network: net("10.244.0.0/16"),
+        subnet: subnet(1),
+        peers: peers.iter().map(|(third, last)| (subnet(*third), peer(*last))).collect(),
+        undecided: BTreeSet::new(),
+    };
+    Desired { families: [(Family::V4, family)].into() }
+}
+
+/// Carries a plan out on a model of the kernel.
+fn applied(desired: &Desired, observed: &Observed) -> Observed {
+    let mut observed = observed.clone();
+    for step in plan(desired, &observed.clone()) {
+        observed.record(&step);
+    }
+    observed
+}
+
+fn text(desired: &Desired, observed: &Observed) -> Vec<String> {
+    plan(desired, observed).iter().map(|step| step.action.to_string()).collect()
+}
+
+fn up() -> (Desired, Observed) {
+    let desired = desired(&[(2, 2), (3, 3)]);
+    let observed = applied(&desired, &Observed::default());
+    (desired, observed)
+}
+
+fn family_of(observed: &mut Observed) -> &mut ObservedFamily {
+    observed.families.get_mut(&Family::V4).unwrap()
+}
+
+#[test]
+fn an_empty_node_gets_everything_in_flannels_order() {
+    assert_eq!(
+        text(&desired(&[(2, 2)]), &Observed::default()),
+        [
+            "create device flannel.1",
+            "set up",
+            "add address 10.244.1.0/32",
+            "add unreachable route 10.244.1.0/24",
+            "replace neighbour 10.244.2.0 at 02:00:00:00:00:02",
+            "replace FDB entry 02:00:00:00:00:02 via 172.30.0.2",
+            "replace route 10.244.2.0/24",
+        ]
+    );
+}
+
+#[test]
+fn a_new_peer_costs_three_steps_and_nothing_else() {
+    let (_, observed) = up();
+    let steps = plan(&desired(&[(2, 2), (3, 3), (4, 4)]), &observed);
+    assert_eq!(steps.len(), 3);
+    assert!(steps.iter().all(|step| step.subject == Subject::Peer(subnet(4))));
+}
+
+#[test]
+fn a_peer_that_left_is_removed_route_first() {
+    let (_, observed) = up();
+    assert_eq!(
+        text(&desired(&[(2, 2)]), &observed),
+        [
+            "remove route 10.244.3.0/24",
+            "remove FDB entry 02:00:00:00:00:03 via 172.30.0.3",
+            "remove neighbour 10.244.3.0",
+        ]
+    );
+}
+
+#[test]
+fn a_changed_mac_is_added_before_the_old_one_goes() {
+    let (mut desired, observed) = up();
+    let peers = &mut desired.families.get_mut(&Family::V4).unwrap().peers;
+    peers.get_mut(&subnet(3)).unwrap().mac = mac(9);
+    assert_eq!(
+        text(&desired, &observed),
+        [
+            "replace neighbour 10.244.3.0 at 02:00:00:00:00:09",
+            "replace FDB entry 02:00:00:00:00:09 via 172.30.0.3",
+            "remove FDB entry 02:00:00:00:00:03 via 172.30.0.3",
+        ]
+    );
+}
+
+#[test]
+fn device_differences_are_set_or_recreated() {
+    let (desired, observed) = up();
+    type Spoil = fn(&mut ObservedDevice);
+    let cases: &[(Spoil, &[&str])] = &[
+        (|device| device.mtu = 1400, &["set MTU 1450"]),
+        (|device| device.up = false, &["set up"]),
+        // All neighbours go with the old address, so they are set again.
+        (
+            |device| device.mac = Some(mac(7)),
+            &[
+                "set MAC 02:00:00:00:00:01",
+                "replace neighbour 10.244.2.0 at 02:00:00:00:00:02",
+                "replace neighbour 10.244.3.0 at 02:00:00:00:00:03",
+            ],
+        ),
+    ];
+    for (spoil, want) in cases {
+        let mut observed = observed.clone();
+        spoil(family_of(&mut observed).device.as_mut().unwrap());
+        assert_eq!(text(&desired, &observed), *want);
+    }
+    for spoil in [
+        (|device| device.identity = None) as Spoil,
+        |device| device.identity.as_mut().unwrap().port = 4789,
+        |device| device.identity.as_mut().unwrap().learning = true,
+    ] {
+        let mut observed = observed.clone();
+        spoil(family_of(&mut observed).device.as_mut().unwrap());
+        let steps = text(&desired, &observed);
+        assert_eq!(steps[..3], ["delete device", "create device flannel.1", "set up"]);
+        assert_eq!(steps.len(), 3 + 1 + 2 * 3, "address and both peers again: {steps:?}");
+    }
+}
+
+#[test]
+fn entries_of_unreadable_leases_stay() {
+    let (mut desired, observed) = up();
+    let family = desired.families.get_mut(&Family::V4).unwrap();
+    family.peers.remove(&subnet(3));
+    family.undecided.insert(subnet(3));
+    assert_eq!(text(&desired, &observed), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_destination_of_a_mac_is_removed() {
+    let (desired, mut observed) = up();
+    family_of(&mut observed).fdb.insert((mac(2), [9, 9, 9, 9].into()));
+    assert_eq!(text(&desired, &observed), ["remove FDB entry 02:00:00:00:00:02 via 9.9.9.9"]);
+}
+
+prop_compose! {
+    fn any_desired()(
+        peers in prop::collection::btree_map(2u8..12, 2u8..12, 0..8),
+        undecided in prop::collection::btree_set(2u8..12, 0..3),
+        own_mac in 100u8..102,
+        mtu in prop::sample::select(vec![1400u32, 1450]),
+        vni in 1u32..3,
+    ) -> Desired {
+        let mut desired = desired(&[]);
+        let family = desired.families.get_mut(&Family::V4).unwrap();
+        // One MAC belongs to one public address: `desired()` refuses the rest.
+        family.peers = peers.iter().map(|(third, last)| (subnet(*third), peer(*last))).collect();
+        family.undecided = undecided.iter().map(|third| subnet(*third)).filter(|s| !family.peers.contains_key(s)).collect();
+        family.device.mac = mac(own_mac);
+        family.device.mtu = mtu;
+        family.device.identity.vni = vni;
+        desired
+    }
+}
+
+prop_compose! {
+    fn any_observed()(
+        device in prop::option::of((prop::option::of(1u32..3), prop::option::of(100u8..103), 1u32..3, any::<bool>())),
+        addresses in prop::collection::btree_set(0u8..4, 0..3),
+        routes in prop::collection::btree_set(2u8..12, 0..8),
+        neighbours in prop::collection::btree_map(2u8..12, 2u8..12, 0..8),
+        fdb in prop::collection::btree_set((2u8..12, 2u8..12), 0..12),
+        unreachable in prop::collection::btree_set(1u8..4, 0..3),
+    ) -> Observed {
+        let device = device.map(|(vni, last, mtu, up)| ObservedDevice {
+            identity: vni.map(|vni| VxlanIdentity { vni, ..self::device().identity }),
+            mac: last.map(mac),
+            mtu: 1400 + mtu * 25,
+            up,
+        });
+        let on_device = device.is_some();
+        let family = ObservedFamily {
+            device,
+            addresses: addresses.iter().filter(|_| on_device).map(|third| net(&format!("10.244.{third}.0/32"))).collect(),
+            routes: routes.iter().filter(|_| on_device).map(|third| subnet(*third)).collect(),
+            neighbours: neighbours.iter().filter(|_| on_device).map(|(third, last)| (subnet(*third).network(), mac(*last))).collect(),
+            fdb: fdb.iter().filter(|_| on_device).map(|(m, last)| (mac(*m), [172, 30, 0, *last].into())).collect(),
+            unreachable: unreachable.iter().map(|third| subnet(*third)).collect(),
+        };
+        Observed { families: [(Family::V4, family)].into() }
+    }
+}
+
+proptest! {
+    #[test]
+    fn applying_the_plan_reaches_the_desired_state(desired in any_desired(), observed in any_observed()) {
+        let after = applied(&desired, &observed);
+        let (want, have) = (&desired.families[&Family::V4], &after.families[&Family::V4]);
+        let device = have.device.as_ref().unwrap();
+        prop_assert_eq!(device.identity.as_ref(), Some(&want.device.identity));
+        prop_assert_eq!((device.mac, device.mtu, device.up), (Some(want.device.mac), want.device.mtu, true));
+        prop_assert_eq!(&have.addresses, &[net("10.244.1.0/32")].into());
+        prop_assert_eq!(&have.unreachable, &[subnet(1)].into());
+        for (subnet, peer) in &want.peers {
+            prop_assert!(have.routes.contains(subnet));
+            prop_assert_eq!(have.neighbours.get(&subnet.network()), Some(&peer.mac));
+            prop_assert!(have.fdb.contains(&(peer.mac, peer.public_address)));
+        }
+        // What is left besides belongs to leases nobody can read, and was there before.
+        let before = observed.families.get(&Family::V4).unwrap();
+        for route in have.routes.iter().filter(|route| !want.peers.contains_key(route)) {
+            prop_assert!(want.undecided.contains(route) && before.routes.contains(route));
+        }
+        let peers: BTreeSet<_> = want.peers.values().map(|peer| (peer.mac, peer.public_address)).collect();
+        for entry in have.fdb.difference(&peers) {
+            prop_assert!(before.fdb.contains(entry));
+            let undecided = |(address, mac): (&std::net::IpAddr, &Mac)| {
+                *mac == entry.0 && want.undecided.iter().any(|subnet| subnet.network() == *address)
+            };
+            prop_assert!(before.neighbours.iter().any(undecided));
+        }
+    }
+
+    #[test]
+    fn a_second_plan_is_empty(desired in any_desired(), observed in any_observed()) {
+        let after = applied(&desired, &observed);
+        prop_assert_eq!(plan(&desired, &after), Vec::new());
+    }
+
+    #[test]
+    fn the_same_states_give_the_same_plan(desired in any_desired(), observed in any_observed()) {
+        prop_assert_eq!(plan(&desired, &observed), plan(&desired.clone(), &observed.clone()));
+    }
+
+    #[test]
+    fn nothing_is_removed_before_all_is_added(desired in any_desired(), observed in any_observed()) {
+        let steps = plan(&desired, &observed);
+        let first_stale = steps.iter().position(|step| step.subject == Subject::Stale).unwrap_or(steps.len());
+        prop_assert!(steps[first_stale..].iter().all(|step| step.subject == Subject::Stale));
+    }
+}
