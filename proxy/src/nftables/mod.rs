@@ -1,1 +1,139 @@
-//! The packet path: the plan carried into our own nftables table.
+//! The packet path: the plan carried into our own nftables table, `inet weft-proxy`. Other tables are never touched.
+//!
+//! `entries` says what to serve, `shadow` what that means for the table, `plan` and `transaction` how to get there, `driver`
+//! does it; `ruleset` is the part of the table that never changes.
+
+mod buckets;
+mod driver;
+mod entries;
+mod listing;
+mod objects;
+mod plan;
+mod ruleset;
+mod shadow;
+mod transaction;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use entries::PacketScope;
+
+use self::{
+    driver::{Nft, NftCommand, NftError},
+    plan::Plan,
+    shadow::Shadow,
+    transaction::{Operation, Transaction},
+};
+use crate::{
+    dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections},
+    plan::{Endpoint, PlanKey},
+};
+
+/// The nftables data plane. It works in the network namespace of the thread that calls it, through the program `nft`.
+pub struct Nftables {
+    scope: PacketScope,
+    nft: Box<dyn Nft>,
+    /// `None`: unknown, so the next apply reads the kernel.
+    shadow: Option<Shadow>,
+}
+
+impl Nftables {
+    /// A data plane for the frontends in `scope`. Touches nothing until the first apply.
+    pub fn new(scope: PacketScope) -> Self {
+        Self::with(scope, Box::new(NftCommand))
+    }
+
+    fn with(scope: PacketScope, nft: Box<dyn Nft>) -> Self {
+        Self { scope, nft, shadow: None }
+    }
+
+    fn plan(&mut self, desired: &Desired, changed: &Changed) -> Result<(Shadow, Plan), DataPlaneError> {
+        match (self.shadow.take(), changed) {
+            (Some(mut shadow), Changed::Ports(keys)) => {
+                let plan = shadow.update(desired, keys);
+                Ok((shadow, plan))
+            }
+            (Some(mut shadow), Changed::NodePortAddresses) => {
+                let plan = shadow.update_node_port_addresses(desired);
+                Ok((shadow, plan))
+            }
+            (_, Changed::Everything) | (None, _) => {
+                let observed = self.nft.list().map_err(error("read table"))?;
+                Ok(Shadow::load(self.scope, buckets::CHAINS, desired, observed.as_ref()))
+            }
+        }
+    }
+
+    /// A counter that cannot be read starts again at 0: no reason to keep traffic from its endpoint.
+    fn carry_counters(&self, plan: &mut Plan) {
+        let old: Vec<_> = plan.inherited.iter().map(|(_, old)| *old).collect();
+        match self.nft.counters(&old) {
+            Ok(counted) => plan.carry(&counted),
+            Err(error) => tracing::debug!(%error, "connection counters start again"),
+        }
+    }
+}
+
+impl DataPlane for Nftables {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    fn apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {
+        // The shadow is back in place only after success: an error leaves it unknown, and the next apply reads the kernel.
+        let (shadow, mut plan) = self.plan(desired, changed)?;
+        self.carry_counters(&mut plan);
+        self.nft.run(&plan.prepare).map_err(error("add chains to table"))?;
+        self.nft.run(&plan.commit).map_err(error("change table"))?;
+        self.shadow = Some(shadow);
+        Ok(())
+    }
+
+    /// Compares the chains, so it notices `nft flush ruleset`, `nft flush table` and `nft delete table`; single elements
+    /// removed by others it does not. One run of nft, which reads chains and rules but no elements: the cost does not grow
+    /// with the number of Services.
+    fn is_intact(&mut self) -> Result<bool, DataPlaneError> {
+        let listed = self.nft.list_terse().map_err(error("look after table"))?;
+        Ok(match (&self.shadow, listed) {
+            (Some(shadow), Some(listed)) => shadow.has_chains(&listed.chains),
+            _ => false,
+        })
+    }
+
+    fn connections(&self, key: &PlanKey) -> Result<Vec<EndpointConnections>, DataPlaneError> {
+        let Some(shadow) = &self.shadow else { return Ok(Vec::new()) };
+        let elements = shadow.endpoint_elements(key);
+        let wanted: Vec<_> = elements.iter().map(|(element, _)| *element).collect();
+        let counters = self.nft.counters(&wanted).map_err(|source: NftError| DataPlaneError {
+            plane: "nftables",
+            doing: format!("count connections of {key}"),
+            source: source.into(),
+        })?;
+        let mut sums: BTreeMap<Endpoint, u64> = BTreeMap::new();
+        for (element, endpoint) in elements {
+            *sums.entry(endpoint).or_default() += counters.get(&element).copied().unwrap_or(0);
+        }
+        let connections = |(endpoint, connections)| EndpointConnections { endpoint, connections };
+        Ok(sums.into_iter().map(connections).collect())
+    }
+
+    fn cleanup(&mut self) -> Result<(), DataPlaneError> {
+        self.shadow = None;
+        let transaction = Transaction { operations: vec![Operation::DeleteTable] };
+        self.nft.run(&transaction).map_err(error("remove table"))
+    }
+}
+
+fn error(doing: &'static str) -> impl Fn(NftError) -> DataPlaneError {
+    move |source| DataPlaneError {
+        plane: "nftables",
+        doing: format!("{doing} {}", ruleset::TABLE),
+        source: source.into(),
+    }
+}

@@ -1,0 +1,148 @@
+//! The seam to the kernel: what the data plane needs of nft, and nft itself.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use super::{
+    listing,
+    objects::{Element, EndpointMap},
+    plan::Content,
+    ruleset::TABLE,
+    transaction::Transaction,
+};
+
+/// Our table in the kernel.
+pub(crate) trait Nft: Send + Sync {
+    /// Reads all of the table; `None` if it is absent or not as we would have made it.
+    fn list(&self) -> Result<Option<Content>, NftError>;
+
+    /// The same without elements: the cost does not grow with the number of Services.
+    fn list_terse(&self) -> Result<Option<Content>, NftError>;
+
+    /// Carries out a transaction, wholly or not at all. An empty one costs nothing.
+    fn run(&mut self, transaction: &Transaction) -> Result<(), NftError>;
+
+    /// New connections each endpoint element was chosen for. Elements without a counter are left out.
+    fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError>;
+}
+
+/// nft could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NftError {
+    /// Not usual; the same after a retry.
+    #[error("the program `nft` is not in PATH: install the package `nftables`, version 1.0.1 or newer")]
+    Missing,
+    /// Not usual: out of processes or memory. Retry.
+    #[error("run nft")]
+    Run(#[source] io::Error),
+    /// Somebody else changed our table, or the kernel lacks a feature. Retry after reading the table again.
+    #[error("nft refused {}: {stderr}", at(line.as_deref()))]
+    Refused { line: Option<String>, stderr: String },
+    /// Not usual: a version of nft that prints something else.
+    #[error("understand the listing of table {TABLE}")]
+    Listing(#[source] serde_json::Error),
+}
+
+fn at(line: Option<&str>) -> String {
+    line.map_or_else(|| "a command".to_owned(), |line| format!("`{line}`"))
+}
+
+/// The `nft` program, in the network namespace of the calling thread.
+#[derive(Debug, Default)]
+pub(crate) struct NftCommand;
+
+impl NftCommand {
+    fn spawn(arguments: &[&str], input: &str) -> Result<Output, NftError> {
+        let mut child = Command::new("nft")
+            .args(arguments)
+            // `list` reads nft's messages.
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => NftError::Missing,
+                _ => NftError::Run(error),
+            })?;
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        thread::scope(|scope| {
+            // From a thread, so that nft never waits for us to read its output while we wait for it to read our input. A
+            // broken pipe means that nft gave up, and it says why.
+            scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
+            child.wait_with_output().map_err(NftError::Run)
+        })
+    }
+
+    fn script(arguments: &[&str], script: &str) -> Result<Output, NftError> {
+        let output = Self::spawn(&[arguments, &["-f", "-"]].concat(), script)?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(NftError::Refused { line: failed_line(&stderr, script), stderr: first_error(&stderr) })
+    }
+
+    fn list_with(flags: &str) -> Result<Option<Content>, NftError> {
+        let arguments: Vec<&str> = [flags, "list", "table"].into_iter().chain(TABLE.split(' ')).collect();
+        let output = Self::spawn(&arguments, "")?;
+        if output.status.success() {
+            return listing::parse_table(&output.stdout).map_err(NftError::Listing);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if stderr.contains("No such file or directory") {
+            return Ok(None);
+        }
+        Err(NftError::Refused { line: Some(arguments.join(" ")), stderr: first_error(&stderr) })
+    }
+}
+
+impl Nft for NftCommand {
+    fn list(&self) -> Result<Option<Content>, NftError> {
+        Self::list_with("-j")
+    }
+
+    fn list_terse(&self) -> Result<Option<Content>, NftError> {
+        Self::list_with("-jt")
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<(), NftError> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        Self::script(&[], &transaction.render()).map(drop)
+    }
+
+    fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {
+        let mut by_map: BTreeMap<EndpointMap, Vec<String>> = BTreeMap::new();
+        for element in elements {
+            if let Some(map) = element.endpoint_map() {
+                by_map.entry(map).or_default().push(element.to_string());
+            }
+        }
+        if by_map.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let script: String =
+            by_map.iter().map(|(map, keys)| format!("get element {TABLE} {map} {{ {} }}\n", keys.join(", "))).collect();
+        let output = Self::script(&["-n"], &script)?;
+        Ok(listing::parse_counters(&String::from_utf8_lossy(&output.stdout)))
+    }
+}
+
+/// The line of `script` that nft names in its first error (`/dev/stdin:12:1-9: Error: ...`), cut to what a log can hold.
+fn failed_line(stderr: &str, script: &str) -> Option<String> {
+    let number: usize = stderr.split(':').nth(1)?.parse().ok()?;
+    let line = script.lines().nth(number.checked_sub(1)?)?;
+    Some(line.chars().take(300).collect())
+}
+
+/// What comes after `Error:` in the first line; the rest only repeats the command and underlines it.
+fn first_error(stderr: &str) -> String {
+    let line = stderr.lines().next().unwrap_or("no message");
+    line.split_once("Error: ").map_or(line, |(_, text)| text).to_owned()
+}

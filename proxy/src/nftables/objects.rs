@@ -1,0 +1,272 @@
+//! The things in our table that come and go with Services, and the names nft knows them by.
+//!
+//! Protocols are written as numbers: nft resolves names through `/etc/protocols`, which a slim image does not have.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::model::{IpFamily, Protocol};
+
+/// Where a packet is addressed to, as far as a verdict map can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// One address and port: ClusterIP, externalIP or LoadBalancer.
+    Vip { address: IpAddr, protocol: Protocol, port: u16 },
+    /// A port at every node-port address of the family.
+    NodePort { family: IpFamily, protocol: Protocol, port: u16 },
+}
+
+impl Target {
+    pub(crate) fn family(self) -> IpFamily {
+        match self {
+            Self::Vip { address, .. } => IpFamily::of(address),
+            Self::NodePort { family, .. } => family,
+        }
+    }
+
+    pub(crate) fn class(self) -> Class {
+        match self {
+            Self::Vip { .. } => Class::Vip,
+            Self::NodePort { .. } => Class::NodePort,
+        }
+    }
+
+    fn parse(class: Class, family: IpFamily, parts: &[&str]) -> Option<Self> {
+        match (class, parts) {
+            (Class::Vip, &[address, protocol, port]) => Some(Self::Vip {
+                address: address.parse().ok()?,
+                protocol: parse_protocol(protocol)?,
+                port: port.parse().ok()?,
+            }),
+            (Class::NodePort, &[protocol, port]) => {
+                Some(Self::NodePort { family, protocol: parse_protocol(protocol)?, port: port.parse().ok()? })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vip { address, protocol, port } => {
+                write!(f, "{address} . {} . {port}", protocol.number())
+            }
+            Self::NodePort { protocol, port, .. } => write!(f, "{} . {port}", protocol.number()),
+        }
+    }
+}
+
+/// The two kinds of [`Target`], which need keys, and so maps, of different types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Class {
+    Vip,
+    NodePort,
+}
+
+/// A map of endpoints: all Service ports of one class and family with the same number of endpoints.
+///
+/// `numgen inc mod N` needs N in the rule, so each N has its own map and chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EndpointMap {
+    pub(crate) class: Class,
+    pub(crate) family: IpFamily,
+    /// N; at least 1.
+    pub(crate) count: u32,
+}
+
+impl fmt::Display for EndpointMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = match self.class {
+            Class::Vip => "endpoints",
+            Class::NodePort => "np-endpoints",
+        };
+        write!(f, "{prefix}{}-{}", digit(self.family), self.count)
+    }
+}
+
+impl EndpointMap {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (class, rest) = match name.strip_prefix("np-endpoints") {
+            Some(rest) => (Class::NodePort, rest),
+            None => (Class::Vip, name.strip_prefix("endpoints")?),
+        };
+        let (family, count) = rest.split_once('-')?;
+        Some(Self { class, family: parse_family(family)?, count: count.parse().ok()? })
+    }
+}
+
+/// Round-robin chains that could serve each other's Service ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Pool {
+    pub(crate) map: EndpointMap,
+    /// Whether the chain marks the packet for masquerade.
+    pub(crate) masquerade: bool,
+}
+
+/// One round-robin chain: its single rule owns the `numgen` counter its Service ports share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Chain {
+    pub(crate) pool: Pool,
+    pub(crate) bucket: u32,
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EndpointMap { class, family, count } = self.pool.map;
+        let prefix = match class {
+            Class::Vip => "rr",
+            Class::NodePort => "np-rr",
+        };
+        let suffix = if self.pool.masquerade { "-masq" } else { "" };
+        write!(f, "{prefix}{}-{count}-{}{suffix}", digit(family), self.bucket)
+    }
+}
+
+impl Chain {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (class, rest) = match name.strip_prefix("np-rr") {
+            Some(rest) => (Class::NodePort, rest),
+            None => (Class::Vip, name.strip_prefix("rr")?),
+        };
+        let (rest, masquerade) = match rest.strip_suffix("-masq") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let mut parts = rest.split('-');
+        let (family, count, bucket) = (parts.next()?, parts.next()?, parts.next()?);
+        let map = EndpointMap { class, family: parse_family(family)?, count: count.parse().ok()? };
+        parts.next().is_none().then_some(())?;
+        Some(Self { pool: Pool { map, masquerade }, bucket: bucket.parse().ok()? })
+    }
+}
+
+/// One set or map element: the key, and through [`Element::collection`] the name of the set or map.
+///
+/// The order of the variants is the order in which elements must appear for traffic to always have a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Element {
+    /// An address at which NodePorts are accepted.
+    NodePortAddress(IpAddr),
+    /// An endpoint on this node, which might connect to itself.
+    Hairpin(IpAddr),
+    /// The endpoint in one slot, 0..count, of a target.
+    Endpoint { count: u32, target: Target, slot: u32 },
+    /// The chain that balances a target.
+    Dispatch(Target),
+    /// A target without a usable endpoint.
+    Refusal(Target),
+}
+
+/// What an [`Element`] maps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Nothing: it is in a set.
+    Present,
+    /// A pod's address and port.
+    Endpoint(SocketAddr),
+    /// The chain to jump to.
+    Chain(Chain),
+    /// Answer with ICMP port unreachable.
+    Reject,
+    /// Drop silently.
+    Drop,
+}
+
+impl Element {
+    /// The endpoint map it lives in, if it is an endpoint.
+    pub(crate) fn endpoint_map(self) -> Option<EndpointMap> {
+        let Self::Endpoint { count, target, .. } = self else { return None };
+        Some(EndpointMap { class: target.class(), family: target.family(), count })
+    }
+
+    /// Name of the set or map this element lives in.
+    pub(crate) fn collection(self) -> String {
+        match self {
+            Self::NodePortAddress(a) => format!("nodeport-addresses{}", digit(IpFamily::of(a))),
+            Self::Hairpin(a) => format!("hairpin{}", digit(IpFamily::of(a))),
+            Self::Endpoint { target, count, .. } => {
+                let map = EndpointMap { class: target.class(), family: target.family(), count };
+                map.to_string()
+            }
+            Self::Dispatch(t) => match t.class() {
+                Class::Vip => format!("services{}", digit(t.family())),
+                Class::NodePort => format!("nodeports{}", digit(t.family())),
+            },
+            Self::Refusal(t) => match t.class() {
+                Class::Vip => format!("refused-services{}", digit(t.family())),
+                Class::NodePort => format!("refused-nodeports{}", digit(t.family())),
+            },
+        }
+    }
+
+    /// Reads back the key `parts` of an element of the set or map `collection`; `None` if it cannot be one of ours.
+    pub(crate) fn parse(collection: &str, parts: &[&str]) -> Option<Self> {
+        if let Some(map) = EndpointMap::parse(collection) {
+            let (slot, target) = parts.split_last()?;
+            let target = Target::parse(map.class, map.family, target)?;
+            return Some(Self::Endpoint { count: map.count, target, slot: slot.parse().ok()? });
+        }
+        let (name, family) = collection.split_at_checked(collection.len().checked_sub(1)?)?;
+        let family = parse_family(family)?;
+        match (name, parts) {
+            ("nodeport-addresses", &[a]) => Some(Self::NodePortAddress(a.parse().ok()?)),
+            ("hairpin", &[a, b]) if a == b => Some(Self::Hairpin(a.parse().ok()?)),
+            ("services", _) => Target::parse(Class::Vip, family, parts).map(Self::Dispatch),
+            ("nodeports", _) => Target::parse(Class::NodePort, family, parts).map(Self::Dispatch),
+            ("refused-services", _) => Target::parse(Class::Vip, family, parts).map(Self::Refusal),
+            ("refused-nodeports", _) => Target::parse(Class::NodePort, family, parts).map(Self::Refusal),
+            _ => None,
+        }
+    }
+}
+
+/// The key alone, as nft writes it.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodePortAddress(address) => write!(f, "{address}"),
+            Self::Hairpin(address) => write!(f, "{address} . {address}"),
+            Self::Endpoint { target, slot, .. } => write!(f, "{target} . {slot}"),
+            Self::Dispatch(target) | Self::Refusal(target) => write!(f, "{target}"),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => Ok(()),
+            Self::Endpoint(to) => write!(f, "{} . {}", to.ip(), to.port()),
+            // jump, not goto: see `ruleset` for what follows when the chain finds nothing.
+            Self::Chain(chain) => write!(f, "jump {chain}"),
+            Self::Reject => write!(f, "goto {}", super::ruleset::REJECT_CHAIN),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
+
+/// `4` or `6`: how names tell the families apart.
+pub(crate) const fn digit(family: IpFamily) -> char {
+    match family {
+        IpFamily::V4 => '4',
+        IpFamily::V6 => '6',
+    }
+}
+
+fn parse_family(digit: &str) -> Option<IpFamily> {
+    match digit {
+        "4" => Some(IpFamily::V4),
+        "6" => Some(IpFamily::V6),
+        _ => None,
+    }
+}
+
+/// By number or name: `nft -j` prints a name where `/etc/protocols` has one.
+fn parse_protocol(text: &str) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        .into_iter()
+        .find(|p| text == p.lowercase() || text.parse() == Ok(p.number()))
+}

@@ -1,0 +1,345 @@
+//! The data plane on the in-memory table: tables, properties, snapshots.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::{
+    Nftables,
+    entries::PacketScope,
+    fake::FakeNft,
+    objects::Element,
+    shadow::Shadow,
+    testing::{endpoints, key, plan},
+};
+use crate::{
+    dataplane::{Changed, DataPlane, Desired},
+    model::{IpFamily, Protocol},
+    plan::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan},
+};
+
+struct Bench {
+    nft: FakeNft,
+    plane: Nftables,
+    desired: Desired,
+}
+
+impl Bench {
+    fn new(scope: PacketScope) -> Self {
+        let nft = FakeNft::default();
+        let plane = Nftables::with(scope, Box::new(nft.clone()));
+        let node_port_addresses = ["172.30.0.1", "fd30::1"].map(|a| a.parse().unwrap());
+        let desired = Desired { node_port_addresses: node_port_addresses.into(), ..Desired::default() };
+        Self { nft, plane, desired }
+    }
+
+    fn apply(&mut self, changed: &Changed) {
+        self.plane.apply(&self.desired, changed).unwrap();
+        self.nft.check_references().unwrap();
+    }
+
+    /// Sets or removes plans, applies just that, and returns the transactions it took.
+    fn change(&mut self, changes: &[(PlanKey, Option<ServicePortPlan>)]) -> Vec<String> {
+        for (key, plan) in changes {
+            match plan {
+                Some(plan) => self.desired.ports.insert(key.clone(), Arc::new(plan.clone())),
+                None => self.desired.ports.remove(key),
+            };
+        }
+        self.apply(&Changed::Ports(changes.iter().map(|(key, _)| key.clone()).collect()));
+        self.nft.take_scripts()
+    }
+
+    fn put(&mut self, plan: ServicePortPlan) -> Vec<String> {
+        self.change(&[(plan.key.clone(), Some(plan))])
+    }
+}
+
+/// A started plane with `web`, NodePort 30080, on these endpoints.
+fn with_web(addresses: &[&str]) -> Bench {
+    let mut bench = Bench::new(PacketScope::External);
+    bench.apply(&Changed::Everything);
+    bench.put(web(addresses));
+    bench
+}
+
+fn web(addresses: &[&str]) -> ServicePortPlan {
+    let mut plan = plan(key("web"), endpoints(addresses));
+    plan.frontends = vec![Frontend::NodePort(30080)];
+    plan
+}
+
+const TWO: [&str; 2] = ["10.244.1.2:80", "10.244.2.2:80"];
+const THREE: [&str; 3] = ["10.244.1.2:80", "10.244.1.3:80", "10.244.2.2:80"];
+
+#[test]
+fn the_first_service_port_of_its_size_gets_its_chain_before_anything_names_it() {
+    let mut bench = Bench::new(PacketScope::External);
+    bench.apply(&Changed::Everything);
+    bench.nft.take_scripts();
+    let scripts = bench.put(web(&TWO));
+    let expected = [
+        "\
+add map inet weft-proxy np-endpoints4-2 { typeof meta l4proto . th dport . numgen inc mod 2 : ip daddr . th dport; counter; }
+add chain inet weft-proxy np-rr4-2-0-masq
+add rule inet weft-proxy np-rr4-2-0-masq meta mark set meta mark | 0x4000 dnat ip to meta l4proto . th dport . numgen inc mod 2 map @np-endpoints4-2
+",
+        "\
+add element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 0 : 10.244.1.2 . 80, 6 . 30080 . 1 : 10.244.2.2 . 80 }
+add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-2-0-masq }
+",
+    ];
+    assert_eq!(scripts, expected);
+}
+
+#[test]
+fn another_number_of_endpoints_moves_the_service_port_and_its_counters() {
+    let mut bench = with_web(&TWO);
+    bench.nft.count(Element::parse("np-endpoints4-2", &["6", "30080", "1"]).unwrap(), 7);
+    bench.nft.take_scripts();
+    let scripts = bench.put(web(&THREE));
+    assert_eq!(scripts.len(), 2, "one for the new chain, one for the move");
+    assert_eq!(
+        scripts[1],
+        "\
+delete element inet weft-proxy nodeports4 { 6 . 30080 }
+add element inet weft-proxy np-endpoints4-3 { 6 . 30080 . 0 : 10.244.1.2 . 80, 6 . 30080 . 1 : 10.244.1.3 . 80, 6 . 30080 . 2 counter packets 7 bytes 0 : 10.244.2.2 . 80 }
+add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-3-0-masq }
+delete element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 1, 6 . 30080 . 0 }
+delete chain inet weft-proxy np-rr4-2-0-masq
+delete map inet weft-proxy np-endpoints4-2
+"
+    );
+}
+
+#[test]
+fn a_replaced_endpoint_is_one_element_in_one_transaction() {
+    let mut bench = with_web(&TWO);
+    bench.nft.take_scripts();
+    let scripts = bench.put(web(&["10.244.1.2:80", "10.244.2.9:80"]));
+    let expected = "\
+delete element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 1 }
+add element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 1 : 10.244.2.9 . 80 }
+";
+    assert_eq!(scripts, [expected]);
+}
+
+#[test]
+fn without_endpoints_it_refuses() {
+    let mut bench = with_web(&TWO);
+    for (outcome, value) in [(Outcome::Reject, "goto refuse"), (Outcome::Drop, "drop")] {
+        let mut plan = web(&TWO);
+        plan.external = outcome;
+        bench.put(plan);
+        let expected = format!("refused-nodeports4 6 . 30080 : {value}\n");
+        assert!(bench.nft.dump().ends_with(&expected), "{}", bench.nft.dump());
+        assert!(bench.nft.content().chains.is_empty());
+    }
+}
+
+#[test]
+fn local_endpoints_may_connect_to_themselves() {
+    let mut bench = with_web(&TWO);
+    let local = Endpoint { address: "10.244.1.2".parse().unwrap(), port: 80, local: true };
+    let mut plan = web(&TWO);
+    plan.external = Outcome::Endpoints(Arc::new([local]));
+    bench.put(plan.clone());
+    let mut other = plan.clone();
+    other.key = key("other");
+    other.frontends = vec![Frontend::NodePort(30081)];
+    bench.put(other);
+    let hairpin = "hairpin4 10.244.1.2 . 10.244.1.2 : \n";
+    assert!(bench.nft.dump().contains(hairpin));
+    bench.change(&[(key("web"), None)]);
+    assert!(bench.nft.dump().contains(hairpin), "the other Service still has it");
+    bench.change(&[(key("other"), None)]);
+    assert!(!bench.nft.dump().contains("hairpin4"));
+}
+
+#[test]
+fn a_target_two_services_want_is_the_firsts_whoever_came_first() {
+    let external = |name: &str, addresses: &[&str]| {
+        let mut plan = plan(key(name), endpoints(addresses));
+        plan.frontends = vec![Frontend::ExternalIp("192.0.2.1:80".parse().unwrap())];
+        plan
+    };
+    let (a, b) = (external("a", &TWO), external("b", &THREE));
+    let dump = |order: [&ServicePortPlan; 2]| {
+        let mut bench = Bench::new(PacketScope::External);
+        bench.apply(&Changed::Everything);
+        for plan in order {
+            bench.put(plan.clone());
+        }
+        let both = bench.nft.dump();
+        bench.change(&[(key("a"), None)]);
+        (both, bench.nft.dump())
+    };
+    assert_eq!(dump([&a, &b]), dump([&b, &a]));
+    let (both, only_b) = dump([&a, &b]);
+    assert!(both.contains("endpoints4-2") && !both.contains("endpoints4-3"));
+    assert!(only_b.contains("endpoints4-3") && !only_b.contains("endpoints4-2"));
+}
+
+#[test]
+fn node_port_addresses_change_alone() {
+    let mut bench = with_web(&TWO);
+    bench.nft.take_scripts();
+    bench.desired.node_port_addresses = ["172.30.0.2", "fd30::1"].map(|a| a.parse().unwrap()).into();
+    bench.apply(&Changed::NodePortAddresses);
+    let expected = "\
+add element inet weft-proxy nodeport-addresses4 { 172.30.0.2 }
+delete element inet weft-proxy nodeport-addresses4 { 172.30.0.1 }
+";
+    assert_eq!(bench.nft.take_scripts(), [expected]);
+}
+
+#[test]
+fn a_restart_changes_nothing() {
+    let mut bench = with_web(&TWO);
+    bench.put({
+        let mut plan = web(&TWO);
+        plan.key = key("another");
+        plan.frontends = vec![Frontend::NodePort(30081)];
+        plan
+    });
+    // "web" is in bucket 0 although "another" sorts before it: only by looking can the new process know.
+    bench.nft.take_scripts();
+    bench.plane = Nftables::with(PacketScope::External, Box::new(bench.nft.clone()));
+    bench.apply(&Changed::Everything);
+    assert!(bench.nft.take_scripts().is_empty());
+    assert!(bench.plane.is_intact().unwrap());
+}
+
+#[test]
+fn a_deleted_table_is_noticed_and_built_in_one_transaction() {
+    let mut bench = with_web(&TWO);
+    assert!(bench.plane.is_intact().unwrap());
+    let before = bench.nft.dump();
+    bench.nft.delete_table();
+    assert!(!bench.plane.is_intact().unwrap());
+    bench.nft.take_scripts();
+    bench.apply(&Changed::Everything);
+    assert_eq!(bench.nft.take_scripts().len(), 1);
+    assert_eq!(bench.nft.dump(), before);
+}
+
+#[test]
+fn after_an_error_the_kernel_is_read_again() {
+    let mut bench = with_web(&TWO);
+    bench.nft.fail_next();
+    bench.desired.ports.insert(key("web"), Arc::new(web(&THREE)));
+    bench.plane.apply(&bench.desired, &Changed::Ports(vec![key("web")])).unwrap_err();
+    // Even for a caller that forgets to say Everything.
+    bench.apply(&Changed::Ports(Vec::new()));
+    assert!(bench.nft.dump().contains("np-endpoints4-3"));
+}
+
+#[test]
+fn connections_are_summed_over_frontends() {
+    let mut bench = Bench::new(PacketScope::External);
+    bench.apply(&Changed::Everything);
+    let mut plan = web(&TWO);
+    plan.frontends.insert(0, Frontend::ExternalIp("192.0.2.1:80".parse().unwrap()));
+    bench.put(plan);
+    let element = |map, parts: &[&str]| Element::parse(map, parts).unwrap();
+    bench.nft.count(element("np-endpoints4-2", &["6", "30080", "1"]), 3);
+    bench.nft.count(element("endpoints4-2", &["192.0.2.1", "6", "80", "1"]), 4);
+    let connections = bench.plane.connections(&key("web")).unwrap();
+    assert_eq!(connections.iter().map(|c| c.connections).collect::<Vec<_>>(), [0, 7]);
+    assert_eq!(connections[1].endpoint.address, "10.244.2.2".parse::<IpAddr>().unwrap());
+}
+
+#[test]
+fn cleanup_removes_the_table() {
+    let mut bench = with_web(&TWO);
+    bench.nft.take_scripts();
+    bench.plane.cleanup().unwrap();
+    let expected = "add table inet weft-proxy\ndelete table inet weft-proxy\n";
+    assert_eq!(bench.nft.take_scripts(), [expected]);
+}
+
+fn any_outcome(family: IpFamily) -> impl Strategy<Value = Outcome> {
+    let endpoint = (1..6_u8, any::<bool>()).prop_map(move |(n, local)| {
+        let address = match family {
+            IpFamily::V4 => IpAddr::from([10, 244, 0, n]),
+            IpFamily::V6 => IpAddr::from([0xfd44, 0, 0, 0, 0, 0, 0, u16::from(n)]),
+        };
+        (address, Endpoint { address, port: 8080, local })
+    });
+    prop_oneof![
+        6 => prop::collection::btree_map(
+            endpoint.clone().prop_map(|(address, _)| address),
+            endpoint.prop_map(|(_, endpoint)| endpoint.local),
+            1..5,
+        ).prop_map(|chosen| Outcome::Endpoints(
+            chosen.into_iter().map(|(address, local)| Endpoint { address, port: 8080, local }).collect()
+        )),
+        1 => Just(Outcome::Reject),
+        1 => Just(Outcome::Drop),
+    ]
+}
+
+/// Few keys and few targets, so that Services collide, grow, shrink and go.
+fn any_change() -> impl Strategy<Value = (PlanKey, Option<ServicePortPlan>)> {
+    let family = prop_oneof![Just(IpFamily::V4), Just(IpFamily::V6)];
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    (0..6_u8, family, protocol)
+        .prop_flat_map(|(name, family, protocol)| {
+            let mut key = key(&format!("s{name}"));
+            key.family = family;
+            key.port.protocol = protocol;
+            let address = move |last: u16| match family {
+                IpFamily::V4 => IpAddr::from([192, 0, 2, last.to_be_bytes()[1]]),
+                IpFamily::V6 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]),
+            };
+            let frontend = prop_oneof![
+                (1..4_u16).prop_map(move |n| Frontend::ClusterIp((address(n), 80).into())),
+                (3..6_u16).prop_map(move |n| Frontend::ExternalIp((address(n), 80).into())),
+                (30000..30003_u16).prop_map(Frontend::NodePort),
+            ];
+            let frontends = prop::collection::btree_set(frontend, 0..4);
+            (Just(key), frontends, any_outcome(family), any_outcome(family), any::<bool>())
+        })
+        .prop_flat_map(|(key, frontends, internal, external, masquerade)| {
+            let mut plan = plan(key.clone(), internal);
+            plan.frontends = frontends.into_iter().collect();
+            plan.external = external;
+            plan.masquerade_external = masquerade;
+            prop_oneof![1 => Just((key.clone(), None)), 4 => Just((key, Some(plan)))]
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_sequence_of_changes_ends_where_a_plan_from_scratch_does(
+        changes in prop::collection::vec(prop::collection::vec(any_change(), 1..4), 1..12),
+        all in any::<bool>(),
+        limit in 1..12_usize,
+    ) {
+        let scope = if all { PacketScope::All } else { PacketScope::External };
+        let mut bench = Bench::new(scope);
+        bench.apply(&Changed::Everything);
+        // A small limit shares chains.
+        bench.plane.shadow = Some(Shadow::load(scope, limit, &bench.desired, Some(&bench.nft.content())).0);
+        for batch in changes {
+            bench.change(&batch);
+        }
+        let mut scratch = Bench::new(scope);
+        scratch.desired = bench.desired.clone();
+        scratch.apply(&Changed::Everything);
+        prop_assert_eq!(bench.nft.dump(), scratch.nft.dump());
+
+        bench.nft.take_scripts();
+        bench.apply(&Changed::Everything);
+        prop_assert_eq!(bench.nft.take_scripts(), Vec::<String>::new(), "a second plan is empty");
+
+        let keys: Vec<_> = bench.desired.ports.keys().cloned().collect();
+        bench.desired.ports = BTreeMap::new();
+        bench.apply(&Changed::Ports(keys));
+        let left = bench.nft.content();
+        prop_assert!(left.chains.is_empty() && left.maps.is_empty());
+        prop_assert_eq!(left.elements.len(), 2, "the NodePort addresses");
+    }
+}

@@ -1,0 +1,119 @@
+//! An ordered list of changes to our table, carried out by the kernel all at once or not at all.
+
+use std::fmt::Write;
+
+use super::{
+    objects::{Chain, Element, EndpointMap, Value},
+    ruleset::{self, TABLE},
+};
+
+/// Elements in one command: enough that commands cost nothing, few enough that an error names a readable line.
+const ELEMENTS_A_COMMAND: usize = 200;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Replaces the whole table by an empty one with the static part.
+    Rebuild,
+    /// Removes the whole table; it need not be there.
+    DeleteTable,
+    AddMap(EndpointMap),
+    /// With its one rule.
+    AddChain(Chain),
+    AddElement {
+        element: Element,
+        value: Value,
+        /// What an endpoint's counter starts at; 0 for other elements.
+        connections: u64,
+    },
+    DeleteElement(Element),
+    /// With its rule.
+    DeleteChain(Chain),
+    DeleteMap(EndpointMap),
+}
+
+/// What one `nft` run does. The order of operations is the order in which the kernel checks them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Transaction {
+    pub(crate) operations: Vec<Operation>,
+}
+
+impl Transaction {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// The commands for `nft -f -`, one a line.
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        let mut rest = self.operations.as_slice();
+        while let [first, ..] = rest {
+            let run = rest.iter().take_while(|op| mergeable(first, op)).count().max(1);
+            let run = run.min(ELEMENTS_A_COMMAND);
+            let (group, tail) = rest.split_at(run);
+            render_group(&mut text, group).expect("writing to a String");
+            rest = tail;
+        }
+        text
+    }
+}
+
+/// Whether both can be in one `add element` or `delete element` command.
+fn mergeable(a: &Operation, b: &Operation) -> bool {
+    match (a, b) {
+        (Operation::AddElement { element: a, .. }, Operation::AddElement { element: b, .. })
+        | (Operation::DeleteElement(a), Operation::DeleteElement(b)) => a.collection() == b.collection(),
+        _ => false,
+    }
+}
+
+fn render_group(text: &mut String, group: &[Operation]) -> std::fmt::Result {
+    match &group[0] {
+        Operation::Rebuild => text.push_str(&ruleset::rebuild_commands()),
+        Operation::DeleteTable => {
+            writeln!(text, "add table {TABLE}")?;
+            writeln!(text, "delete table {TABLE}")?;
+        }
+        Operation::AddMap(map) => {
+            writeln!(text, "add map {TABLE} {map} {{ {} }}", ruleset::endpoint_map_type(*map))?;
+        }
+        Operation::AddChain(chain) => {
+            writeln!(text, "add chain {TABLE} {chain}")?;
+            writeln!(text, "add rule {TABLE} {chain} {}", ruleset::round_robin_rule(*chain))?;
+        }
+        Operation::DeleteChain(chain) => writeln!(text, "delete chain {TABLE} {chain}")?,
+        Operation::DeleteMap(map) => writeln!(text, "delete map {TABLE} {map}")?,
+        Operation::AddElement { element, .. } => {
+            write!(text, "add element {TABLE} {} {{ ", element.collection())?;
+            render_elements(text, group)?;
+        }
+        Operation::DeleteElement(element) => {
+            write!(text, "delete element {TABLE} {} {{ ", element.collection())?;
+            render_elements(text, group)?;
+        }
+    }
+    Ok(())
+}
+
+fn render_elements(text: &mut String, group: &[Operation]) -> std::fmt::Result {
+    for (i, operation) in group.iter().enumerate() {
+        if i > 0 {
+            text.push_str(", ");
+        }
+        match operation {
+            Operation::AddElement { element, value: Value::Present, .. } | Operation::DeleteElement(element) => {
+                write!(text, "{element}")?
+            }
+            Operation::AddElement { element, value, connections } => {
+                write!(text, "{element}")?;
+                if *connections > 0 {
+                    write!(text, " counter packets {connections} bytes 0")?;
+                }
+                write!(text, " : {value}")?;
+            }
+            _ => unreachable!("only element operations are merged"),
+        }
+    }
+    text.push_str(" }\n");
+    Ok(())
+}
