@@ -40,7 +40,7 @@ pub use node::Node;
 pub use objects::{Manifests, SlicePort};
 pub use place::{Background, Place};
 pub use pod::Pod;
-pub use run::{Run, leftovers, mark_kept, remove, runs, sweep};
+pub use run::{Run, down, leftovers, remove};
 pub use status::{
     EndpointStatus, NodeStatus, OverlayStatus, PeerStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus,
 };

@@ -89,8 +89,13 @@ impl Place {
             .spawn()
             .with_context(|| format!("start {command:?}"))?;
         let stdout = child.stdout.take().context("stdout of the child")?;
-        let mut background =
-            Background { place: self.clone(), what: shown(&command), stdout: BufReader::new(stdout), child };
+        let mut background = Background {
+            place: self.clone(),
+            what: shown(&command),
+            stdout: BufReader::new(stdout),
+            child,
+            kept: false,
+        };
         let mut line = String::new();
         background.stdout.read_line(&mut line).context("read the ready line")?;
         if line.trim() == "ready" {
@@ -113,6 +118,7 @@ pub struct Background {
     what: String,
     stdout: BufReader<ChildStdout>,
     child: Child,
+    kept: bool,
 }
 
 impl Background {
@@ -132,6 +138,11 @@ impl Background {
         serde_json::from_str(&text).map_err(|_| self.failure(&text))
     }
 
+    /// Lets it run on, until its run is removed.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+
     fn failure(&mut self, stdout: &str) -> anyhow::Error {
         let _ = self.child.kill();
         let mut stderr = String::new();
@@ -144,6 +155,9 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // Gone already is fine; the janitor's cgroup.kill is the second line.
         let _ = self.child.kill();
         let _ = self.child.wait();

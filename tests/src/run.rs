@@ -85,7 +85,8 @@ impl Run {
     /// # Errors
     /// The marker that protects it from [`sweep`] cannot be written.
     pub fn keep(mut self) -> Result<()> {
-        mark_kept(&self.name)?;
+        let marker = self.directory().join(KEPT);
+        fs::write(&marker, "").with_context(|| format!("write {}", marker.display()))?;
         self.tell_janitor("keep")
     }
 
@@ -120,30 +121,38 @@ impl Drop for Run {
     }
 }
 
-/// Protects a run from [`sweep`].
+/// Removes the runs whose process is gone, except kept ones.
+pub(crate) fn sweep() -> Result<()> {
+    for run in runs()? {
+        if !is_owned(&run) && !directory(&run).join(KEPT).exists() {
+            remove(&run)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all runs that no process owns, kept ones too, and returns their names.
 ///
 /// # Errors
-/// The marker file cannot be written.
-pub fn mark_kept(run: &str) -> Result<()> {
-    let path = directory(run).join(KEPT);
-    fs::write(&path, "").with_context(|| format!("write {}", path.display()))
+/// What could not be removed.
+pub fn down() -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for run in runs()? {
+        if directory(&run).join(KEPT).exists() || !is_owned(&run) {
+            remove(&run)?;
+            removed.push(run);
+        }
+    }
+    Ok(removed)
 }
 
 /// Names of all runs that left any trace on this machine, sorted.
-///
-/// # Errors
-/// No cgroup2 is mounted.
-pub fn runs() -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for name in entries(Path::new(ROOT)) {
-        found.push(name);
-    }
+fn runs() -> Result<Vec<String>> {
+    let mut found = entries(Path::new(ROOT));
     for name in entries(Path::new(NAMESPACES)).into_iter().chain(entries(&cgroup_root()?)) {
-        let Some(rest) = name.strip_prefix("weft-") else {
-            continue;
-        };
-        let parts: Vec<&str> = rest.splitn(3, '-').collect();
-        if let [pid, counter, ..] = parts[..] {
+        // weft-<pid>-<n>, and for a namespace the name of the host.
+        let mut parts = name.splitn(4, '-').skip(1);
+        if let (true, Some(pid), Some(counter)) = (name.starts_with("weft-"), parts.next(), parts.next()) {
             found.push(format!("{pid}-{counter}"));
         }
     }
@@ -153,18 +162,8 @@ pub fn runs() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Removes the runs whose process is gone, except kept ones.
-///
-/// # Errors
-/// What could not be removed.
-pub fn sweep() -> Result<()> {
-    for run in runs()? {
-        let alive = owner(&run).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        if !alive && !directory(&run).join(KEPT).exists() {
-            remove(&run)?;
-        }
-    }
-    Ok(())
+fn is_owned(run: &str) -> bool {
+    owner(run).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Removes everything of a run: processes, mounts, namespaces, cgroups, files. Idempotent, and goes on

@@ -284,6 +284,11 @@ impl Server {
     pub fn id(&self) -> u32 {
         self.process.id()
     }
+
+    /// Lets it run on, until its run is removed.
+    pub fn keep(self) {
+        self.process.keep();
+    }
 }
 
 impl Place {

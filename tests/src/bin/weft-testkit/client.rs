@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -123,9 +124,25 @@ fn udp_socket(target: SocketAddr, timeout: Duration) -> Result<UdpSocket, Reques
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).during("bind")?;
+    let socket = bind_fresh_port(any).during("bind")?;
     socket.set_read_timeout(Some(timeout)).during("SO_RCVTIMEO")?;
     Ok(socket)
+}
+
+/// Binds a port that this process has not used yet, as datagrams of different clients would come from different ports.
+/// The kernel's choice is random, and repeats itself among 600 with near certainty; for the half minute that conntrack
+/// remembers a port, it is the same flow and goes to the same endpoint.
+fn bind_fresh_port(any: IpAddr) -> io::Result<UdpSocket> {
+    static USED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Processes that follow each other start in different places.
+        let number = std::process::id().wrapping_mul(640).wrapping_add(USED.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(20_000 + number % 40_000).unwrap_or(0);
+        match UdpSocket::bind((any, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
 }
 
 fn datagram_answer(answer: &[u8], payload: &[u8], peer: SocketAddr) -> Result<Answer, RequestError> {

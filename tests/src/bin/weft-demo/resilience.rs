@@ -1,0 +1,107 @@
+//! Changes and crashes under load.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use weft_tests::{Hold, Load, LoadReport, Request, eventually, secs};
+
+use crate::{
+    cluster::Scene,
+    transcript::{Details, Transcript},
+};
+
+/// New connections a second while endpoints change.
+const GENTLE: u32 = 2000;
+/// The same while the agent is killed; a little above what the demo promises.
+const HEAVY: u32 = 5500;
+/// What it promises.
+const PROMISED: f64 = 5000.0;
+const KILLS: usize = 3;
+
+/// All steps about change and failure.
+pub(crate) fn show(transcript: &mut Transcript, scene: &Scene) {
+    transcript.step("An endpoint leaves and comes back while requests run", |details| endpoints(details, scene));
+    transcript.step("The agent of n1 is killed with -9 and started again, under load", |details| kill(details, scene));
+}
+
+fn endpoints(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
+    let load = scene.clients[0].load(&Load::new(Scene::web_vip(), GENTLE))?;
+    for (what, pods) in [("web-2 leaves", &[0, 2][..]), ("web-2 returns", &[0, 1, 2][..])] {
+        let begin = Instant::now();
+        scene.set_endpoints(pods)?;
+        let counts = follow(scene, pods.len())?;
+        let took = begin.elapsed().as_secs_f64() * 1000.0;
+        details.line(format!("{what:<16}followed within {took:3.0} ms;  then 12 requests: {counts}"));
+        details.value(what, took);
+    }
+    let report = load.finish()?;
+    summarize(details, &report);
+    let report = report.all_good()?;
+    Ok((format!("{} connections, 0 failed", report.good), ()))
+}
+
+/// Waits until twelve requests are shared evenly by `pods` pods.
+fn follow(scene: &Scene, pods: usize) -> Result<String> {
+    let request = Request::tcp(Scene::web_vip()).count(12);
+    let (counts, _) = eventually(secs(5), || {
+        // From another node than the load, whose own turns would come between.
+        let answers = scene.clients[1].request(&request)?.all_good()?;
+        let share = u64::try_from(12 / pods)?;
+        let even = answers.by_name.len() == pods && answers.by_name.values().all(|&count| count == share);
+        ensure!(even, "answers came from {}", answers.counts());
+        Ok::<_, anyhow::Error>(answers.counts())
+    })?;
+    Ok(counts)
+}
+
+fn kill(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
+    let agent = scene.cluster.node(1).agent();
+    let hold = scene.clients[0].hold(&Hold::new(Scene::web_vip()))?;
+    let load = scene.clients[0].load(&Load::new(Scene::web_vip(), HEAVY))?;
+    for round in 1..=KILLS {
+        thread::sleep(Duration::from_millis(300));
+        agent.kill()?;
+        // Long enough that connections are made while nobody is there.
+        thread::sleep(Duration::from_millis(500));
+        agent.start()?;
+        let took = agent.wait_ready(secs(10))?;
+        details.line(format!(
+            "kill -9 no. {round}, half a second without agent, ready again after {} ms",
+            took.as_millis()
+        ));
+    }
+    thread::sleep(Duration::from_millis(300));
+    let (report, held) = (load.finish()?, hold.finish()?);
+    summarize(details, &report);
+    details.line(format!(
+        "one long connection: {} round trips, slowest {:.1} ms, {}",
+        held.round_trips,
+        ms(held.slowest_us),
+        held.broken.as_ref().map_or("never broken".to_owned(), |failure| format!("BROKEN: {failure}")),
+    ));
+    details.value("load", serde_json::to_value(&report)?);
+    details.value("longConnection", serde_json::to_value(&held)?);
+    let report = report.all_good()?;
+    ensure!(held.broken.is_none(), "the long connection broke");
+    ensure!(report.rate >= PROMISED, "only {:.0} connections a second were made", report.rate);
+    Ok((format!("{} connections at {:.0} a second, 0 failed", report.good, report.rate), ()))
+}
+
+fn summarize(details: &mut Details, report: &LoadReport) {
+    details.line(format!(
+        "load: {} connections in {:.1} s = {:.0}/s, {} failed; median {:.2} ms, 99 % {:.2} ms",
+        report.good + report.failed,
+        report.seconds,
+        report.rate,
+        report.failed,
+        ms(report.p50_us),
+        ms(report.p99_us)
+    ));
+}
+
+fn ms(microseconds: u64) -> f64 {
+    Duration::from_micros(microseconds).as_secs_f64() * 1000.0
+}
