@@ -50,10 +50,7 @@ impl Netlink {
     pub fn addresses(&self, link: Option<IfIndex>) -> Result<Vec<Address>> {
         let mut message = AddressMessage::default();
         message.header.index = link.map_or(0, IfIndex::get);
-        let answers = match self
-            .dump(RouteNetlinkMessage::GetAddress(message))
-            .during("list", "addresses")
-        {
+        let answers = match self.dump(RouteNetlinkMessage::GetAddress(message)).during("list", "addresses") {
             Err(error) if link.is_some() && error.is_not_found() => return Ok(Vec::new()),
             other => other?,
         };
@@ -62,21 +59,14 @@ impl Netlink {
             _ => None,
         });
         // Kernels without strict checking do not filter.
-        Ok(all
-            .filter(|address| link.is_none_or(|link| address.link == link))
-            .collect())
+        Ok(all.filter(|address| link.is_none_or(|link| address.link == link)).collect())
     }
 
     /// Adds an address to an interface, unless it has it.
     ///
     /// # Errors
     /// The interface is gone, or does not take addresses of the family (IPv6 switched off: EACCES).
-    pub fn replace_address(
-        &self,
-        link: IfIndex,
-        address: IpNetwork,
-        options: AddressOptions,
-    ) -> Result<()> {
+    pub fn replace_address(&self, link: IfIndex, address: IpNetwork, options: AddressOptions) -> Result<()> {
         let mut message = message(link, address);
         if options.link_scope {
             message.header.scope = AddressScope::Link;
@@ -85,12 +75,9 @@ impl Netlink {
         flags.set(AddressFlags::Nodad, options.no_dad);
         flags.set(AddressFlags::Noprefixroute, options.no_prefix_route);
         message.attributes.push(AddressAttribute::Flags(flags));
-        self.request(
-            RouteNetlinkMessage::NewAddress(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .map(drop)
-        .during("replace address", format_args!("{address} on link #{link}"))
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .map(drop)
+            .during("replace address", format_args!("{address} on link #{link}"))
     }
 
     /// Removes an address from an interface; one that is gone is fine.
@@ -99,11 +86,7 @@ impl Netlink {
     /// The kernel refused.
     pub fn delete_address(&self, link: IfIndex, address: IpNetwork) -> Result<()> {
         let result = self.request(RouteNetlinkMessage::DelAddress(message(link, address)), 0);
-        gone_is_success(
-            result
-                .map(drop)
-                .during("delete address", format_args!("{address} of link #{link}")),
-        )
+        gone_is_success(result.map(drop).during("delete address", format_args!("{address} of link #{link}")))
     }
 }
 
@@ -113,21 +96,14 @@ fn message(link: IfIndex, address: IpNetwork) -> AddressMessage {
     message.header.index = link.get();
     message.header.prefix_len = address.prefix();
     // Without a point-to-point peer the two are the same; IPv4 insists on the first, IPv6 on the second.
-    message
-        .attributes
-        .push(AddressAttribute::Local(address.ip()));
-    message
-        .attributes
-        .push(AddressAttribute::Address(address.ip()));
+    message.attributes.push(AddressAttribute::Local(address.ip()));
+    message.attributes.push(AddressAttribute::Address(address.ip()));
     message
 }
 
 impl Address {
     pub(crate) fn from_message(message: AddressMessage) -> Option<Self> {
-        if !matches!(
-            message.header.family,
-            AddressFamily::Inet | AddressFamily::Inet6
-        ) {
+        if !matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6) {
             return None;
         }
         let (mut own, mut peer): (Option<IpAddr>, Option<IpAddr>) = (None, None);

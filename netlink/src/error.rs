@@ -55,10 +55,7 @@ impl Error {
 
     /// The object, or the interface it would belong to, does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(
-            self.errno(),
-            Some(libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::EADDRNOTAVAIL)
-        )
+        matches!(self.errno(), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::EADDRNOTAVAIL))
     }
 
     /// An object of that name or key exists already.
@@ -76,16 +73,8 @@ impl Error {
         matches!(self.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH))
     }
 
-    pub(crate) fn unreadable(
-        operation: &'static str,
-        object: impl ToString,
-        reason: impl ToString,
-    ) -> Self {
-        Self::Unreadable {
-            operation,
-            object: object.to_string(),
-            reason: reason.to_string(),
-        }
+    pub(crate) fn unreadable(operation: &'static str, object: impl ToString, reason: impl ToString) -> Self {
+        Self::Unreadable { operation, object: object.to_string(), reason: reason.to_string() }
     }
 }
 
@@ -93,10 +82,7 @@ impl Error {
 #[derive(Debug)]
 pub(crate) enum Failure {
     System(io::Error),
-    Kernel {
-        errno: i32,
-        explanation: Option<String>,
-    },
+    Kernel { errno: i32, explanation: Option<String> },
     Unreadable(String),
     Unstable,
 }
@@ -130,23 +116,11 @@ impl<T, F: Into<Failure>> During<T> for std::result::Result<T, F> {
         self.map_err(|failure| {
             let object = object.to_string();
             match failure.into() {
-                Failure::System(source) => Error::Kernel {
-                    operation,
-                    object,
-                    explanation: None,
-                    source,
-                },
-                Failure::Kernel { errno, explanation } => Error::Kernel {
-                    operation,
-                    object,
-                    explanation,
-                    source: io::Error::from_raw_os_error(errno),
-                },
-                Failure::Unreadable(reason) => Error::Unreadable {
-                    operation,
-                    object,
-                    reason,
-                },
+                Failure::System(source) => Error::Kernel { operation, object, explanation: None, source },
+                Failure::Kernel { errno, explanation } => {
+                    Error::Kernel { operation, object, explanation, source: io::Error::from_raw_os_error(errno) }
+                }
+                Failure::Unreadable(reason) => Error::Unreadable { operation, object, reason },
                 Failure::Unstable => Error::Unstable { operation, object },
             }
         })

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-    },
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 
 use crate::{
@@ -53,20 +51,10 @@ impl Netlink {
     /// The device is gone or is no VXLAN device (EOPNOTSUPP), or the address has the wrong family.
     pub fn replace_fdb(&self, entry: &FdbEntry) -> Result<()> {
         // The kernel replaces unicast entries only, and appending one that is there changes nothing.
-        let mode = if entry.mac.is_unicast() {
-            NLM_F_REPLACE
-        } else {
-            NLM_F_APPEND
-        };
-        self.request(
-            RouteNetlinkMessage::NewNeighbour(message(entry)),
-            NLM_F_CREATE | mode,
-        )
-        .map(drop)
-        .during(
-            "replace FDB entry",
-            format_args!("{} via {} on link #{}", entry.mac, entry.dst, entry.link),
-        )
+        let mode = if entry.mac.is_unicast() { NLM_F_REPLACE } else { NLM_F_APPEND };
+        self.request(RouteNetlinkMessage::NewNeighbour(message(entry)), NLM_F_CREATE | mode)
+            .map(drop)
+            .during("replace FDB entry", format_args!("{} via {} on link #{}", entry.mac, entry.dst, entry.link))
     }
 
     /// Removes an entry; one that is gone is fine.
@@ -75,10 +63,11 @@ impl Netlink {
     /// The kernel refused.
     pub fn delete_fdb(&self, entry: &FdbEntry) -> Result<()> {
         let result = self.request(RouteNetlinkMessage::DelNeighbour(message(entry)), 0);
-        gone_is_success(result.map(drop).during(
-            "delete FDB entry",
-            format_args!("{} via {} on link #{}", entry.mac, entry.dst, entry.link),
-        ))
+        gone_is_success(
+            result
+                .map(drop)
+                .during("delete FDB entry", format_args!("{} via {} on link #{}", entry.mac, entry.dst, entry.link)),
+        )
     }
 }
 
@@ -89,12 +78,8 @@ fn message(entry: &FdbEntry) -> NeighbourMessage {
     message.header.state = NeighbourState::Permanent;
     // The device's own table, not that of a bridge it is a port of.
     message.header.flags = NeighbourFlags::Own;
-    message
-        .attributes
-        .push(NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec()));
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(entry.dst.into()));
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec()));
+    message.attributes.push(NeighbourAttribute::Destination(entry.dst.into()));
     message
 }
 
@@ -107,17 +92,11 @@ impl FdbEntry {
         let (mut dst, mut mac) = (None, None);
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                    dst = address_from_bytes(bytes)
-                }
+                NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => dst = address_from_bytes(bytes),
                 NeighbourAttribute::LinkLayerAddress(octets) => mac = Mac::from_slice(octets),
                 _ => {}
             }
         }
-        Some(Self {
-            link: IfIndex::new(message.header.ifindex)?,
-            mac: mac?,
-            dst: dst?,
-        })
+        Some(Self { link: IfIndex::new(message.header.ifindex)?, mac: mac?, dst: dst? })
     }
 }

@@ -20,9 +20,6 @@ mod types;
 mod veth;
 mod vxlan;
 
-#[cfg(test)]
-mod testing;
-
 pub use address::{Address, AddressOptions};
 pub use error::{Error, Result};
 pub use fdb::FdbEntry;
@@ -30,9 +27,7 @@ pub use link::{Link, LinkKind};
 pub use monitor::{Event, Group, Monitor, Stopper};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netns::{Netns, NetnsGuard};
-pub use route::{
-    Route, RouteFilter, RouteKind, RouteProtocol, RouteScope, TABLE_LOCAL, TABLE_MAIN,
-};
+pub use route::{Route, RouteFilter, RouteKind, RouteProtocol, RouteScope, TABLE_LOCAL, TABLE_MAIN};
 pub use socket::Netlink;
 pub use types::{Family, IfIndex, Mac, ParseMacError};
 pub use veth::VethSpec;

@@ -57,9 +57,7 @@ impl Netlink {
     /// The kernel refused or answered gibberish; that there is no such interface is `Ok(None)`.
     pub fn link_by_name(&self, name: &str) -> Result<Option<Link>> {
         let mut message = LinkMessage::default();
-        message
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.get_link(message).during("look up link", name)
     }
 
@@ -68,18 +66,14 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::link_by_name`].
     pub fn link_by_index(&self, index: IfIndex) -> Result<Option<Link>> {
-        self.get_link(by_index(index))
-            .during("look up link", format_args!("#{index}"))
+        self.get_link(by_index(index)).during("look up link", format_args!("#{index}"))
     }
 
     fn get_link(&self, mut message: LinkMessage) -> std::result::Result<Option<Link>, Failure> {
         message.attributes.push(without_statistics());
         match self.request(RouteNetlinkMessage::GetLink(message), 0) {
             Ok(answers) => Ok(answers.into_iter().find_map(Link::from_new)),
-            Err(Failure::Kernel {
-                errno: libc::ENODEV,
-                ..
-            }) => Ok(None),
+            Err(Failure::Kernel { errno: libc::ENODEV, .. }) => Ok(None),
             Err(failure) => Err(failure),
         }
     }
@@ -91,9 +85,7 @@ impl Netlink {
     pub fn links(&self) -> Result<Vec<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(without_statistics());
-        let answers = self
-            .dump(RouteNetlinkMessage::GetLink(message))
-            .during("list", "links")?;
+        let answers = self.dump(RouteNetlinkMessage::GetLink(message)).during("list", "links")?;
         Ok(answers.into_iter().filter_map(Link::from_new).collect())
     }
 
@@ -103,11 +95,7 @@ impl Netlink {
     /// The kernel refused: no privileges, or an interface that cannot be deleted.
     pub fn delete_link(&self, index: IfIndex) -> Result<()> {
         let result = self.request(RouteNetlinkMessage::DelLink(by_index(index)), 0);
-        gone_is_success(
-            result
-                .map(drop)
-                .during("delete link", format_args!("#{index}")),
-        )
+        gone_is_success(result.map(drop).during("delete link", format_args!("#{index}")))
     }
 
     /// Sets an interface administratively up.
@@ -118,8 +106,7 @@ impl Netlink {
         let mut message = by_index(index);
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
-        self.change_link(message)
-            .during("set up link", format_args!("#{index}"))
+        self.change_link(message).during("set up link", format_args!("#{index}"))
     }
 
     /// Sets the MTU, in bytes.
@@ -129,8 +116,7 @@ impl Netlink {
     pub fn set_mtu(&self, index: IfIndex, mtu: u32) -> Result<()> {
         let mut message = by_index(index);
         message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.change_link(message)
-            .during("set MTU", format_args!("{mtu} of link #{index}"))
+        self.change_link(message).during("set MTU", format_args!("{mtu} of link #{index}"))
     }
 
     /// Sets the Ethernet address.
@@ -139,16 +125,12 @@ impl Netlink {
     /// It is gone, or the device does not take the address.
     pub fn set_mac(&self, index: IfIndex, mac: Mac) -> Result<()> {
         let mut message = by_index(index);
-        message
-            .attributes
-            .push(LinkAttribute::Address(mac.0.to_vec()));
-        self.change_link(message)
-            .during("set MAC", format_args!("{mac} of link #{index}"))
+        message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        self.change_link(message).during("set MAC", format_args!("{mac} of link #{index}"))
     }
 
     fn change_link(&self, message: LinkMessage) -> std::result::Result<(), Failure> {
-        self.request(RouteNetlinkMessage::SetLink(message), 0)
-            .map(drop)
+        self.request(RouteNetlinkMessage::SetLink(message), 0).map(drop)
     }
 }
 
@@ -174,9 +156,7 @@ impl Link {
     /// `None` for what is not about a whole interface: notices of bridges about their ports, of which the removal
     /// would read as the removal of the port's interface.
     pub(crate) fn from_notice(message: LinkMessage) -> Option<Self> {
-        (message.header.interface_family == AddressFamily::Unspec)
-            .then(|| Self::from_message(message))
-            .flatten()
+        (message.header.interface_family == AddressFamily::Unspec).then(|| Self::from_message(message)).flatten()
     }
 
     fn from_message(message: LinkMessage) -> Option<Self> {
@@ -220,9 +200,7 @@ impl LinkKind {
                 LinkInfo::Kind(InfoKind::Bridge) => kind = Self::Bridge,
                 LinkInfo::Kind(InfoKind::Vxlan) => kind = Self::Vxlan(VxlanAttributes::default()),
                 LinkInfo::Kind(other) => kind = Self::Other(other.to_string()),
-                LinkInfo::Data(InfoData::Vxlan(data)) => {
-                    kind = Self::Vxlan(VxlanAttributes::from_data(&data))
-                }
+                LinkInfo::Data(InfoData::Vxlan(data)) => kind = Self::Vxlan(VxlanAttributes::from_data(&data)),
                 _ => {}
             }
         }

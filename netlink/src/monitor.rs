@@ -1,6 +1,6 @@
 //! Notices of changes others (and we) make.
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::AsFd, sync::Arc};
 
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -49,14 +49,8 @@ pub enum Group {
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Link,
-        Self::Ipv4Address,
-        Self::Ipv6Address,
-        Self::Ipv4Route,
-        Self::Ipv6Route,
-        Self::Neighbour,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Link, Self::Ipv4Address, Self::Ipv6Address, Self::Ipv4Route, Self::Ipv6Route, Self::Neighbour];
 
     /// `RTNLGRP_*` of linux/rtnetlink.h.
     const fn number(self) -> u32 {
@@ -136,10 +130,7 @@ impl Monitor {
                 socket.add_membership(group.number())?;
             }
             let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-            Ok(Self {
-                socket,
-                stop: Arc::new(stop),
-            })
+            Ok(Self { socket, stop: Arc::new(stop) })
         };
         subscribe().during("subscribe to", "netlink notices")
     }
@@ -156,10 +147,7 @@ impl Monitor {
     pub fn wait(&self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         while events.is_empty() {
-            if self
-                .stopped_or_readable()
-                .during("wait for", "netlink notices")?
-            {
+            if self.stopped_or_readable().during("wait for", "netlink notices")? {
                 return Ok(Vec::new());
             }
             self.drain(&mut events).during("read", "netlink notices")?;
@@ -169,10 +157,8 @@ impl Monitor {
 
     /// True when stopped; false when there is something to read.
     fn stopped_or_readable(&self) -> io::Result<bool> {
-        let mut waiting = [
-            PollFd::new(std::os::fd::AsFd::as_fd(&*self.stop), PollFlags::POLLIN),
-            PollFd::new(std::os::fd::AsFd::as_fd(&self.socket), PollFlags::POLLIN),
-        ];
+        let mut waiting =
+            [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN), PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         retry_interrupted(|| poll(&mut waiting, PollTimeout::NONE).map_err(io::Error::from))?;
         Ok(waiting[0].any().unwrap_or(true))
     }
@@ -180,24 +166,43 @@ impl Monitor {
     fn drain(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
         while events.len() < BATCH {
-            datagram.clear();
-            let received = retry_interrupted(|| {
-                self.socket
-                    .recv_from(&mut datagram, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
-            });
-            match received {
-                Ok((_, sender)) if sender.port_number() != 0 => {}
-                Ok((length, _)) if length > datagram.len() => events.push(Event::Overrun),
-                Ok(_) => read_datagram(&datagram, events),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    events.push(Event::Overrun)
+            match self.receive(&mut datagram)? {
+                Received::Datagram => read_datagram(&datagram, events),
+                Received::Nothing => break,
+                Received::Overrun => {
+                    // The kernel keeps dropping notices, without another word, until the buffer has been empty once.
+                    // What is in it is old news to a caller that observes everything again.
+                    while !matches!(self.receive(&mut datagram)?, Received::Nothing) {}
+                    *events = vec![Event::Overrun];
+                    break;
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+
+    fn receive(&self, datagram: &mut Vec<u8>) -> io::Result<Received> {
+        datagram.clear();
+        let received = retry_interrupted(|| self.socket.recv_from(datagram, libc::MSG_DONTWAIT | libc::MSG_TRUNC));
+        match received {
+            // Only the kernel has port 0; other processes may send to our port.
+            Ok((_, sender)) if sender.port_number() != 0 => {
+                datagram.clear();
+                Ok(Received::Datagram)
+            }
+            Ok((length, _)) if length > datagram.len() => Ok(Received::Overrun),
+            Ok(_) => Ok(Received::Datagram),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received::Nothing),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Received::Overrun),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+enum Received {
+    Datagram,
+    Nothing,
+    Overrun,
 }
 
 fn read_datagram(datagram: &[u8], events: &mut Vec<Event>) {
@@ -212,24 +217,12 @@ fn read_datagram(datagram: &[u8], events: &mut Vec<Event>) {
 
 fn read_message(message: RouteNetlinkMessage, events: &mut Vec<Event>) {
     match message {
-        RouteNetlinkMessage::NewLink(m) => {
-            events.extend(Link::from_notice(m).map(Event::LinkChanged))
-        }
-        RouteNetlinkMessage::DelLink(m) => {
-            events.extend(Link::from_notice(m).map(Event::LinkRemoved))
-        }
-        RouteNetlinkMessage::NewAddress(m) => {
-            events.extend(Address::from_message(m).map(Event::AddressChanged))
-        }
-        RouteNetlinkMessage::DelAddress(m) => {
-            events.extend(Address::from_message(m).map(Event::AddressRemoved))
-        }
-        RouteNetlinkMessage::NewRoute(m) => {
-            events.extend(route::read(m).into_iter().map(Event::RouteChanged))
-        }
-        RouteNetlinkMessage::DelRoute(m) => {
-            events.extend(route::read(m).into_iter().map(Event::RouteRemoved))
-        }
+        RouteNetlinkMessage::NewLink(m) => events.extend(Link::from_notice(m).map(Event::LinkChanged)),
+        RouteNetlinkMessage::DelLink(m) => events.extend(Link::from_notice(m).map(Event::LinkRemoved)),
+        RouteNetlinkMessage::NewAddress(m) => events.extend(Address::from_message(m).map(Event::AddressChanged)),
+        RouteNetlinkMessage::DelAddress(m) => events.extend(Address::from_message(m).map(Event::AddressRemoved)),
+        RouteNetlinkMessage::NewRoute(m) => events.extend(route::read(m).into_iter().map(Event::RouteChanged)),
+        RouteNetlinkMessage::DelRoute(m) => events.extend(route::read(m).into_iter().map(Event::RouteRemoved)),
         RouteNetlinkMessage::NewNeighbour(m) => {
             events.extend(Neighbour::from_message(&m).map(Event::NeighbourChanged));
             events.extend(FdbEntry::from_message(&m).map(Event::FdbChanged));

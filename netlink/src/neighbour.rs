@@ -29,12 +29,7 @@ pub struct Neighbour {
 impl Neighbour {
     /// An entry that stays until it is deleted.
     pub const fn permanent(link: IfIndex, address: IpAddr, mac: Mac) -> Self {
-        Self {
-            link,
-            address,
-            mac: Some(mac),
-            state: NeighbourState::Permanent,
-        }
+        Self { link, address, mac: Some(mac), state: NeighbourState::Permanent }
     }
 }
 
@@ -64,9 +59,7 @@ impl Netlink {
     /// The table cannot be read. A link that is gone has no neighbours.
     pub fn neighbours(&self, link: IfIndex) -> Result<Vec<Neighbour>> {
         let mut message = NeighbourMessage::default();
-        message
-            .attributes
-            .push(NeighbourAttribute::IfIndex(link.get()));
+        message.attributes.push(NeighbourAttribute::IfIndex(link.get()));
         let answers = self
             .dump(RouteNetlinkMessage::GetNeighbour(message))
             .during("list", format_args!("neighbours on link #{link}"))?;
@@ -85,20 +78,10 @@ impl Netlink {
     pub fn replace_neighbour(&self, neighbour: &Neighbour) -> Result<()> {
         let mut message = message(neighbour);
         message.header.state = u16::from(neighbour.state).into();
-        message.attributes.extend(
-            neighbour
-                .mac
-                .map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())),
-        );
-        self.request(
-            RouteNetlinkMessage::NewNeighbour(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .map(drop)
-        .during(
-            "replace neighbour",
-            format_args!("{} on link #{}", neighbour.address, neighbour.link),
-        )
+        message.attributes.extend(neighbour.mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
+        self.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .map(drop)
+            .during("replace neighbour", format_args!("{} on link #{}", neighbour.address, neighbour.link))
     }
 
     /// Removes the entry for an address on a link, whatever it says; one that is gone is fine.
@@ -107,10 +90,11 @@ impl Netlink {
     /// The kernel refused.
     pub fn delete_neighbour(&self, neighbour: &Neighbour) -> Result<()> {
         let result = self.request(RouteNetlinkMessage::DelNeighbour(message(neighbour)), 0);
-        gone_is_success(result.map(drop).during(
-            "delete neighbour",
-            format_args!("{} on link #{}", neighbour.address, neighbour.link),
-        ))
+        gone_is_success(
+            result
+                .map(drop)
+                .during("delete neighbour", format_args!("{} on link #{}", neighbour.address, neighbour.link)),
+        )
     }
 }
 
@@ -118,9 +102,7 @@ fn message(neighbour: &Neighbour) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = Family::of(neighbour.address).number();
     message.header.ifindex = neighbour.link.get();
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(neighbour.address.into()));
+    message.attributes.push(NeighbourAttribute::Destination(neighbour.address.into()));
     message
 }
 
@@ -130,12 +112,8 @@ impl Neighbour {
         let (mut address, mut mac) = (None, None);
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                    address = Some((*v4).into())
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                    address = Some((*v6).into())
-                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some((*v4).into()),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some((*v6).into()),
                 NeighbourAttribute::LinkLayerAddress(octets) => mac = Mac::from_slice(octets),
                 _ => {}
             }

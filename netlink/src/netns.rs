@@ -47,10 +47,7 @@ impl Netns {
             let file = File::open(path)?;
             if fstatfs(&file)?.filesystem_type() != NSFS {
                 let explanation = Some("it is not a namespace".to_owned());
-                return Err(Failure::Kernel {
-                    errno: nix::libc::EINVAL,
-                    explanation,
-                });
+                return Err(Failure::Kernel { errno: nix::libc::EINVAL, explanation });
             }
             Ok(Self { file })
         };
@@ -90,14 +87,8 @@ impl Netns {
         prepare().during("create network namespace", name)?;
         let result = on_new_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).during("create network namespace", name)?;
-            mount(
-                Some(OWN),
-                &path,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .during("name network namespace", name)?;
+            mount(Some(OWN), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .during("name network namespace", name)?;
             Self::current()
         });
         if result.is_err() {
@@ -131,10 +122,7 @@ impl Netns {
     /// # Errors
     /// The kernel refused to say (unusual).
     pub fn id(&self) -> Result<(u64, u64)> {
-        let metadata = self
-            .file
-            .metadata()
-            .during("identify", "a network namespace")?;
+        let metadata = self.file.metadata().during("identify", "a network namespace")?;
         Ok((metadata.dev(), metadata.ino()))
     }
 
@@ -190,17 +178,13 @@ impl NetnsGuard {
     pub fn enter(netns: &impl AsFd) -> Result<Self> {
         let home = File::open(OWN).during("open", OWN)?;
         setns(netns, CloneFlags::CLONE_NEWNET).during("enter", "a network namespace")?;
-        Ok(Self {
-            home,
-            _not_send: PhantomData,
-        })
+        Ok(Self { home, _not_send: PhantomData })
     }
 }
 
 impl Drop for NetnsGuard {
     fn drop(&mut self) {
         // A thread that went on in the wrong namespace would change someone else's network.
-        setns(&self.home, CloneFlags::CLONE_NEWNET)
-            .expect("the namespace we came from can be entered again");
+        setns(&self.home, CloneFlags::CLONE_NEWNET).expect("the namespace we came from can be entered again");
     }
 }

@@ -3,15 +3,16 @@
 use std::{fmt, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage},
 };
+use nix::libc;
 
 use crate::{
     Error, Family, IfIndex, Netlink,
-    error::{During, Result, gone_is_success},
+    error::{During, Failure, Result, gone_is_success},
 };
 
 mod wire;
@@ -159,11 +160,7 @@ pub struct RouteFilter {
 impl Default for RouteFilter {
     /// All routes of the main table.
     fn default() -> Self {
-        Self {
-            family: None,
-            table: Some(TABLE_MAIN),
-            link: None,
-        }
+        Self { family: None, table: Some(TABLE_MAIN), link: None }
     }
 }
 
@@ -183,14 +180,12 @@ impl Netlink {
     }
 
     fn routes_of(&self, family: Family, filter: &RouteFilter) -> Result<Vec<Route>> {
-        let answers = match self
-            .dump(RouteNetlinkMessage::GetRoute(wire::dump(family, filter)))
-            .during("list", "routes")
-        {
-            // With a filter the kernel says so when the table or the interface is not there.
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            other => other?,
-        };
+        let answers =
+            match self.dump(RouteNetlinkMessage::GetRoute(wire::dump(family, filter))).during("list", "routes") {
+                // With a filter the kernel says so when the table or the interface is not there.
+                Err(error) if error.is_not_found() => return Ok(Vec::new()),
+                other => other?,
+            };
         let all = answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(message) => Some(wire::read(message)),
             _ => None,
@@ -209,12 +204,31 @@ impl Netlink {
     /// # Errors
     /// The interface is gone or down (ENODEV, ENETDOWN), or the gateway is not on a link (ENETUNREACH, EINVAL).
     pub fn replace_route(&self, route: &Route) -> Result<()> {
-        self.request(
-            RouteNetlinkMessage::NewRoute(wire::write(route)),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .map(drop)
+        match self.put_route(route, NLM_F_REPLACE) {
+            Err(Failure::Kernel { errno: libc::EINVAL, .. }) if route.onlink && route.family() == Family::V6 => {
+                self.replace_onlink(route)
+            }
+            other => other,
+        }
         .during("replace route", route)
+    }
+
+    fn put_route(&self, route: &Route, flags: u16) -> std::result::Result<(), Failure> {
+        self.request(RouteNetlinkMessage::NewRoute(wire::write(route)), NLM_F_CREATE | flags).map(drop)
+    }
+
+    /// IPv6 refuses an onlink gateway that routes elsewhere so far (ip6_route_check_nh_onlink), be it by the very
+    /// route that is to be replaced: `p::/64 via p::` after `p::/64 via another-host`. A host route to the gateway
+    /// puts that right for the moment.
+    fn replace_onlink(&self, route: &Route) -> std::result::Result<(), Failure> {
+        let host = route.gateway.map(IpNetwork::from).map(|gateway| Route { link: route.link, ..Route::new(gateway) });
+        let step = host.filter(|host| self.put_route(host, NLM_F_EXCL).is_ok());
+        let result = self.put_route(route, NLM_F_REPLACE);
+        if let Some(step) = step {
+            // Harmless if it stays: the gateway is on that link.
+            let _ = self.delete_route(&step);
+        }
+        result
     }
 
     /// Removes a route; one that is gone is fine. Unset fields match any.
@@ -226,9 +240,7 @@ impl Netlink {
         // As `ip route del` does: a route of any scope and origin, and without regard to MTU and the like.
         message.header.scope = u8::from(RouteScope::Nowhere).into();
         message.header.protocol = 0.into();
-        message
-            .attributes
-            .retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
+        message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
         let result = self.request(RouteNetlinkMessage::DelRoute(message), 0);
         gone_is_success(result.map(drop).during("delete route", route))
     }
@@ -239,9 +251,8 @@ impl Netlink {
     /// [`is_unreachable`](Error::is_unreachable): it would not.
     pub fn route_to(&self, destination: IpAddr) -> Result<Route> {
         let message: RouteMessage = wire::lookup(destination);
-        let answers = self
-            .request(RouteNetlinkMessage::GetRoute(message), 0)
-            .during("look up route to", destination)?;
+        let answers =
+            self.request(RouteNetlinkMessage::GetRoute(message), 0).during("look up route to", destination)?;
         answers
             .into_iter()
             .find_map(|answer| match answer {

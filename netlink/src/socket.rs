@@ -6,8 +6,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -53,17 +53,9 @@ impl Netlink {
             let _ = socket.set_ext_ack(true);
             let _ = socket.set_cap_ack(true);
             let _ = socket.set_netlink_get_strict_chk(true);
-            Ok(Connection {
-                socket,
-                sequence: 0,
-                buffer: Vec::with_capacity(RECEIVE_BYTES),
-            })
+            Ok(Connection { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BYTES) })
         };
-        connect()
-            .map(|connection| Self {
-                connection: Mutex::new(connection),
-            })
-            .during("open", "a route netlink socket")
+        connect().map(|connection| Self { connection: Mutex::new(connection) }).during("open", "a route netlink socket")
     }
 
     /// Sends one request and waits for its acknowledgement; returns what the kernel sent before that.
@@ -72,16 +64,11 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
-        self.connection()
-            .exchange(message, NLM_F_ACK | flags)
-            .map(|answer| answer.messages)
+        self.connection().exchange(message, NLM_F_ACK | flags).map(|answer| answer.messages)
     }
 
     /// Reads a whole table, again from the start if it changed meanwhile.
-    pub(crate) fn dump(
-        &self,
-        message: RouteNetlinkMessage,
-    ) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
+    pub(crate) fn dump(&self, message: RouteNetlinkMessage) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
         let mut connection = self.connection();
         for _ in 0..DUMP_ATTEMPTS {
             let answer = connection.exchange(message.clone(), NLM_F_DUMP)?;
@@ -94,9 +81,7 @@ impl Netlink {
 
     /// A panic of another caller leaves at worst unread answers, and those are told apart by sequence number.
     fn connection(&self) -> std::sync::MutexGuard<'_, Connection> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,17 +91,10 @@ struct Answer {
 }
 
 impl Connection {
-    fn exchange(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> std::result::Result<Answer, Failure> {
+    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> std::result::Result<Answer, Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         self.send(message, flags)?;
-        let mut answer = Answer {
-            messages: Vec::new(),
-            interrupted: false,
-        };
+        let mut answer = Answer { messages: Vec::new(), interrupted: false };
         while !self.receive(&mut answer)? {}
         Ok(answer)
     }
@@ -142,10 +120,7 @@ impl Connection {
             retry_interrupted(|| socket.recv_from(buffer, libc::MSG_TRUNC))?
         };
         if length > self.buffer.len() {
-            return Err(Failure::Unreadable(format!(
-                "an answer of {length} bytes, more than {}",
-                self.buffer.len()
-            )));
+            return Err(Failure::Unreadable(format!("an answer of {length} bytes, more than {}", self.buffer.len())));
         }
         // Only the kernel has port 0; other processes may send to our port.
         if sender.port_number() != 0 {
@@ -162,10 +137,7 @@ impl Connection {
                 NetlinkPayload::InnerMessage(inner) => answer.messages.push(inner),
                 NetlinkPayload::Error(error) => return refusal(&error).map_or(Ok(true), Err),
                 NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(Failure::Kernel {
-                        errno: -done.code,
-                        explanation: explanation(&done.extended_ack),
-                    });
+                    return Err(Failure::Kernel { errno: -done.code, explanation: explanation(&done.extended_ack) });
                 }
                 NetlinkPayload::Done(_) => return Ok(true),
                 _ => {}
@@ -180,21 +152,14 @@ fn refusal(error: &ErrorMessage) -> Option<Failure> {
     let code = error.code?;
     // After the code: the header of our request (NETLINK_CAP_ACK leaves out the rest), then attributes.
     let attributes = error.header.get(16..).unwrap_or_default();
-    Some(Failure::Kernel {
-        errno: code.get().saturating_abs(),
-        explanation: explanation(attributes),
-    })
+    Some(Failure::Kernel { errno: code.get().saturating_abs(), explanation: explanation(attributes) })
 }
 
 fn explanation(attributes: &[u8]) -> Option<String> {
     NlasIterator::new(attributes)
         .filter_map(std::result::Result::ok)
         .find(|attribute| attribute.kind() == EXTENDED_ACK_TEXT)
-        .map(|attribute| {
-            String::from_utf8_lossy(attribute.value())
-                .trim_end_matches('\0')
-                .to_owned()
-        })
+        .map(|attribute| String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned())
 }
 
 /// The messages in one datagram.
@@ -209,9 +174,7 @@ impl Iterator for Messages<'_> {
         }
         let length = match NetlinkBuffer::new_checked(self.0) {
             // NLMSG_ALIGN: messages start at multiples of four.
-            Ok(message) => (message.length() as usize)
-                .next_multiple_of(4)
-                .min(self.0.len()),
+            Ok(message) => (message.length() as usize).next_multiple_of(4).min(self.0.len()),
             Err(error) => {
                 self.0 = &[];
                 return Some(Err(error.into()));

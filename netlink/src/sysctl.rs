@@ -34,12 +34,7 @@ pub fn set(parameter: &str, value: &str) -> Result<Changed> {
     if get(parameter)? == value {
         return Ok(Changed::No);
     }
-    let write = || {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(path(parameter))?
-            .write_all(value.as_bytes())
-    };
+    let write = || fs::OpenOptions::new().write(true).open(path(parameter))?.write_all(value.as_bytes());
     write().during("write sysctl", format_args!("{parameter} = {value}"))?;
     Ok(Changed::Yes)
 }

@@ -103,10 +103,7 @@ impl Family {
 
 /// An address as netlink carries it where the family is not known: 4 or 16 bytes in network order.
 pub(crate) fn address_from_bytes(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 #[cfg(test)]
@@ -122,14 +119,8 @@ mod tests {
 
     #[test]
     fn malformed_macs_are_refused() {
-        for text in [
-            "",
-            "0a:58",
-            "0a:58:0a:f4:01:05:06",
-            "0a:58:0a:f4:01:5",
-            "0a-58-0a-f4-01-05",
-            "+a:58:0a:f4:01:05",
-        ] {
+        for text in ["", "0a:58", "0a:58:0a:f4:01:05:06", "0a:58:0a:f4:01:5", "0a-58-0a-f4-01-05", "+a:58:0a:f4:01:05"]
+        {
             assert!(text.parse::<Mac>().is_err(), "{text:?}");
         }
     }

@@ -38,35 +38,22 @@ impl Netlink {
     /// [`is_exists`](crate::Error::is_exists): one of the names is taken, here or there; nothing was made.
     pub fn create_veth(&self, spec: &VethSpec<'_>) -> Result<()> {
         let mut peer = end(spec.peer_name, spec.mtu, spec.peer_mac);
-        peer.attributes.extend(
-            spec.peer_netns
-                .map(|netns| LinkAttribute::NetNsFd(netns.as_raw_fd())),
-        );
+        peer.attributes.extend(spec.peer_netns.map(|netns| LinkAttribute::NetNsFd(netns.as_raw_fd())));
         let mut message = end(spec.name, spec.mtu, spec.mac);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
-        self.request(
-            RouteNetlinkMessage::NewLink(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-        .map(drop)
-        .during(
-            "create veth",
-            format_args!("{} with peer {}", spec.name, spec.peer_name),
-        )
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .map(drop)
+            .during("create veth", format_args!("{} with peer {}", spec.name, spec.peer_name))
     }
 }
 
 fn end(name: &str, mtu: Option<u32>, mac: Option<Mac>) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
-    message
-        .attributes
-        .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     message
 }

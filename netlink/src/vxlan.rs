@@ -75,20 +75,13 @@ impl Netlink {
     /// [`is_exists`](Error::is_exists): something else has that name, or another device that VNI and port.
     pub fn create_vxlan(&self, spec: &VxlanSpec) -> Result<Link> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let made = self
-            .request(RouteNetlinkMessage::NewLink(message(spec)), flags)
-            .during("create VXLAN device", &spec.name);
+        let made =
+            self.request(RouteNetlinkMessage::NewLink(message(spec)), flags).during("create VXLAN device", &spec.name);
         let found = self.link_by_name(&spec.name)?;
         match (made, found) {
             (Ok(_), Some(link)) => Ok(link),
-            (Ok(_), None) => Err(Error::unreadable(
-                "create VXLAN device",
-                &spec.name,
-                "it vanished at once",
-            )),
-            (Err(error), Some(link))
-                if error.is_exists() && link.kind == LinkKind::Vxlan(spec.attributes()) =>
-            {
+            (Ok(_), None) => Err(Error::unreadable("create VXLAN device", &spec.name, "it vanished at once")),
+            (Err(error), Some(link)) if error.is_exists() && link.kind == LinkKind::Vxlan(spec.attributes()) => {
                 Ok(link)
             }
             (Err(error), _) => Err(error),
@@ -97,32 +90,20 @@ impl Netlink {
 }
 
 fn message(spec: &VxlanSpec) -> LinkMessage {
-    let mut data = vec![
-        InfoVxlan::Id(spec.vni),
-        InfoVxlan::Port(spec.port),
-        InfoVxlan::Learning(spec.learning),
-    ];
+    let mut data = vec![InfoVxlan::Id(spec.vni), InfoVxlan::Port(spec.port), InfoVxlan::Learning(spec.learning)];
     data.extend(spec.local.map(|local| match local {
         IpAddr::V4(address) => InfoVxlan::Local(address),
         IpAddr::V6(address) => InfoVxlan::Local6(address),
     }));
-    data.extend(
-        spec.underlay
-            .map(|underlay| InfoVxlan::Link(underlay.get())),
-    );
+    data.extend(spec.underlay.map(|underlay| InfoVxlan::Link(underlay.get())));
     data.extend(spec.gbp.then_some(InfoVxlan::Gbp));
     let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::IfName(spec.name.clone()));
+    message.attributes.push(LinkAttribute::IfName(spec.name.clone()));
     message.attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(spec.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     message
         .attributes
-        .extend(spec.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Vxlan),
-        LinkInfo::Data(InfoData::Vxlan(data)),
-    ]));
+        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]));
     message
 }
 

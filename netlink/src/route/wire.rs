@@ -6,8 +6,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::{
     AddressFamily,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
-        RouteNextHop, RouteNextHopFlags, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+        RouteNextHopFlags, RouteType, RouteVia,
     },
 };
 
@@ -27,19 +27,13 @@ pub(super) fn write(route: &Route) -> RouteMessage {
         protocol: route.protocol.0.into(),
         scope: u8::from(route.scope).into(),
         kind: u8::from(route.kind).into(),
-        flags: if route.onlink {
-            RouteFlags::Onlink
-        } else {
-            RouteFlags::empty()
-        },
+        flags: if route.onlink { RouteFlags::Onlink } else { RouteFlags::empty() },
         ..RouteHeader::default()
     };
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Table(route.table));
     // The IPv4 code refuses a destination with host bits.
-    attributes.push(RouteAttribute::Destination(
-        route.destination.network().into(),
-    ));
+    attributes.push(RouteAttribute::Destination(route.destination.network().into()));
     attributes.extend(route.gateway.map(|gateway| {
         if Family::of(gateway) == family {
             RouteAttribute::Gateway(gateway.into())
@@ -50,16 +44,9 @@ pub(super) fn write(route: &Route) -> RouteMessage {
     }));
     attributes.extend(route.link.map(|link| RouteAttribute::Oif(link.get())));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
-    attributes.extend(
-        route
-            .prefsrc
-            .map(|source| RouteAttribute::PrefSource(source.into())),
-    );
+    attributes.extend(route.prefsrc.map(|source| RouteAttribute::PrefSource(source.into())));
     let mtu = route.mtu.map(RouteMetric::Mtu);
-    let metrics: Vec<_> = mtu
-        .into_iter()
-        .chain(route.advmss.map(RouteMetric::Advmss))
-        .collect();
+    let metrics: Vec<_> = mtu.into_iter().chain(route.advmss.map(RouteMetric::Advmss)).collect();
     if !metrics.is_empty() {
         attributes.push(RouteAttribute::Metrics(metrics));
     }
@@ -75,12 +62,8 @@ fn short_table(table: u32) -> u8 {
 pub(super) fn dump(family: Family, filter: &RouteFilter) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family.number();
-    message
-        .attributes
-        .extend(filter.table.map(RouteAttribute::Table));
-    message
-        .attributes
-        .extend(filter.link.map(|link| RouteAttribute::Oif(link.get())));
+    message.attributes.extend(filter.table.map(RouteAttribute::Table));
+    message.attributes.extend(filter.link.map(|link| RouteAttribute::Oif(link.get())));
     message
 }
 
@@ -89,9 +72,7 @@ pub(super) fn lookup(destination: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = Family::of(destination).number();
     message.header.destination_prefix_length = host.prefix();
-    message
-        .attributes
-        .push(RouteAttribute::Destination(destination.into()));
+    message.attributes.push(RouteAttribute::Destination(destination.into()));
     message
 }
 
@@ -103,10 +84,7 @@ pub(crate) fn read(message: RouteMessage) -> Vec<Route> {
     if next_hops.is_empty() {
         return vec![route];
     }
-    next_hops
-        .into_iter()
-        .map(|next_hop| with_next_hop(route.clone(), next_hop))
-        .collect()
+    next_hops.into_iter().map(|next_hop| with_next_hop(route.clone(), next_hop)).collect()
 }
 
 fn read_single(message: RouteMessage) -> Option<(Route, Vec<RouteNextHop>)> {
@@ -126,8 +104,7 @@ fn read_single(message: RouteMessage) -> Option<(Route, Vec<RouteNextHop>)> {
     for attribute in message.attributes {
         match attribute {
             RouteAttribute::Destination(to) => {
-                route.destination =
-                    IpNetwork::new(address(to)?, header.destination_prefix_length).ok()?;
+                route.destination = IpNetwork::new(address(to)?, header.destination_prefix_length).ok()?;
             }
             RouteAttribute::Table(table) => route.table = table,
             RouteAttribute::Priority(metric) => route.metric = Some(metric),
@@ -176,10 +153,7 @@ fn leave_out_defaults(route: &mut Route, kind: RouteType) {
         if route.metric == Some(IPV6_DEFAULT_METRIC) {
             route.metric = None;
         }
-        if matches!(
-            kind,
-            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
-        ) {
+        if matches!(kind, RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw) {
             route.link = None;
         }
     }
