@@ -1,0 +1,156 @@
+//! What an operator meets: mistakes, missing privileges, broken files, cleanup.
+
+use std::{collections::BTreeMap, fs, process::Output};
+
+use crate::fixture::{Serving, assert_exact, web_vip};
+use anyhow::{Result, ensure};
+use weft_tests::{Binaries, Cluster, Node, Request, eventually, secs};
+
+#[test]
+fn all_mistakes_are_told_at_once_with_exit_code_2_and_nothing_changes() -> Result<()> {
+    let cluster = Cluster::builder().without_agents().build()?;
+    let node = cluster.node(1);
+    let before = state(node)?;
+    let mut command = node.agent().command("agent");
+    command.args(node.agent().arguments());
+    command.args([
+        "--net-conf",
+        "/no/such/net-conf.json",
+        "--nodeport-addresses",
+        "10.0.0.0/99",
+        "--public-ip",
+        "1.2.3",
+    ]);
+    let output = command.output()?;
+    let text = text(&output);
+    ensure!(output.status.code() == Some(2), "exit {}: {text}", output.status);
+    for mistake in ["/no/such/net-conf.json", "10.0.0.0/99", "1.2.3"] {
+        ensure!(text.contains(mistake), "{mistake} is not told: {text}");
+    }
+    ensure!(state(node)? == before, "the node has changed: {:#?}", state(node)?);
+    cluster.shutdown()
+}
+
+#[test]
+fn an_unknown_flag_is_exit_code_2() -> Result<()> {
+    let cluster = Cluster::builder().without_agents().build()?;
+    let node = cluster.node(1);
+    let before = state(node)?;
+    let output = node.agent().command("agent").args(node.agent().arguments()).arg("--no-such-flag").output()?;
+    ensure!(output.status.code() == Some(2), "exit {}: {}", output.status, text(&output));
+    ensure!(text(&output).contains("--no-such-flag"), "{}", text(&output));
+    ensure!(state(node)? == before, "the node has changed");
+    cluster.shutdown()
+}
+
+#[test]
+fn a_missing_capability_is_named_with_exit_code_1_and_nothing_changes() -> Result<()> {
+    let cluster = Cluster::builder().without_agents().build()?;
+    let node = cluster.node(1);
+    let before = state(node)?;
+    let agent = Binaries::locate()?.agent;
+    for (dropped, named) in [("net_admin", "CAP_NET_ADMIN"), ("bpf,-sys_admin", "CAP_BPF")] {
+        let mut command = node.command("setpriv");
+        command.arg(format!("--bounding-set=-{dropped}")).arg(&agent).arg("agent").args(node.agent().arguments());
+        let output = command.output()?;
+        ensure!(output.status.code() == Some(1), "without {dropped}: exit {}: {}", output.status, text(&output));
+        ensure!(text(&output).contains(named), "without {dropped}: {}", text(&output));
+    }
+    ensure!(state(node)? == before, "the node has changed: {:#?}", state(node)?);
+    cluster.shutdown()
+}
+
+#[test]
+fn a_broken_file_is_told_by_name_and_line_and_the_last_good_state_stays() -> Result<()> {
+    let serving = Serving::start()?;
+    let manifests = serving.cluster.manifests();
+    let good = fs::read_to_string(manifests.directory().join("web.yaml"))?;
+    manifests.apply("web.yaml", "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  broken: [\n")?;
+    for node in serving.cluster.nodes() {
+        eventually(secs(3), || {
+            let rejected = node.agent().status()?.source.map(|source| source.rejected).unwrap_or_default();
+            // The bracket of line 5 is never closed; where a parser notices that may be the line after.
+            let told = rejected
+                .iter()
+                .any(|object| object.reason.contains("web.yaml:5:") || object.reason.contains("web.yaml:6:"));
+            ensure!(told, "rejected: {rejected:?}");
+            Ok(())
+        })?;
+    }
+    assert_exact(&serving.clients[0], &Request::tcp(web_vip()))?;
+    // Other files still count.
+    serving.set_endpoints(&[0, 2])?;
+    eventually(secs(3), || {
+        let answers = serving.clients[0].request(&Request::tcp(web_vip()).count(10))?.all_good()?;
+        ensure!(answers.counts() == "web-1 5, web-3 5", "{}", answers.counts());
+        Ok(())
+    })?;
+    manifests.apply("web.yaml", &good)?;
+    eventually(secs(3), || {
+        let status = serving.cluster.node(1).agent().status()?;
+        let rejected = status.source.map(|source| source.rejected).unwrap_or_default();
+        ensure!(rejected.is_empty(), "rejected: {rejected:?}");
+        Ok(())
+    })?;
+    serving.shutdown()
+}
+
+#[test]
+fn a_deleted_service_is_gone() -> Result<()> {
+    let serving = Serving::start()?;
+    assert_exact(&serving.clients[0], &Request::tcp(web_vip()))?;
+    serving.cluster.manifests().delete("web.yaml")?;
+    let request = Request::tcp(web_vip()).timeout(std::time::Duration::from_millis(200));
+    eventually(secs(5), || {
+        let answers = serving.clients[0].request(&request)?;
+        ensure!(answers.by_name.is_empty(), "still answered by {}", answers.counts());
+        Ok(())
+    })?;
+    serving.shutdown()
+}
+
+#[test]
+fn cleanup_leaves_nothing_on_the_node() -> Result<()> {
+    let serving = Serving::start()?;
+    let node = serving.cluster.node(1);
+    node.agent().stop()?;
+    for pods in [&serving.web, &serving.clients] {
+        ensure!(!pods.is_empty());
+    }
+    let output = node.agent().command("cleanup").args(node.agent().arguments()).output()?;
+    ensure!(output.status.success(), "cleanup: {}", text(&output));
+    let after = state(node)?;
+    ensure!(!after["links"].contains("flannel.1"), "{}", after["links"]);
+    for part in ["nft", "pins", "cni-conf", "cgroup programs"] {
+        ensure!(after[part].trim().is_empty(), "{part}: {}", after[part]);
+    }
+    serving.shutdown()
+}
+
+/// What an agent could change on a node, as other tools see it.
+fn state(node: &Node) -> Result<BTreeMap<&'static str, String>> {
+    let bpffs = node.directory().join("bpf");
+    let cgroup = node.cgroup().display().to_string();
+    Ok(BTreeMap::from([
+        ("links", node.run("ip", &["-br", "link"])?),
+        ("addresses", node.run("ip", &["-br", "address"])?),
+        ("routes", node.run("ip", &["route", "show", "table", "all"])?),
+        ("nft", node.run("nft", &["list", "ruleset"])?),
+        ("forwarding", node.run("sysctl", &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"])?),
+        ("pins", names(&bpffs)?),
+        ("cni-conf", names(&node.directory().join("cni-conf"))?),
+        ("cgroup programs", node.run("bpftool", &["cgroup", "show", &cgroup])?),
+    ]))
+}
+
+fn names(directory: &std::path::Path) -> Result<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    Ok(names.join("\n"))
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
