@@ -2,8 +2,10 @@
 //!
 //! All of kube-proxy's semantics live here (`shared/reference/kube-proxy.md` sections 1 to 9); the data planes decide nothing.
 //! Numbers in comments are rules of that file. `planner` keeps the objects and finds out which Services to plan again;
-//! `service` plans one, from `frontends`, `endpoints`, `topology` and `policy`.
+//! `service` plans one, from `frontends`, `endpoints`, `topology` and `policy`; `claims` settles who gets a shared address.
 
+mod claims;
+mod desired;
 mod endpoints;
 mod frontends;
 mod planner;

@@ -6,12 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{PlanKey, ServicePortPlan, service::plan_service, slices::Slices};
+use super::{Frontend, PlanKey, ServicePortPlan, desired::DesiredState, service::plan_service, slices::Slices};
 use crate::{
     dataplane::Desired,
     model::{
-        Check, EndpointSlice, IpFamily, NodeTopology, ObjectError, ObjectKind, ObjectRef, Protocol, Service,
-        ServiceName, ServicePortName, Warning,
+        Check, EndpointSlice, NodeTopology, ObjectError, ObjectKind, ObjectRef, Service, ServiceName, Warning,
         api::{self, Object},
     },
 };
@@ -76,7 +75,7 @@ pub struct Planner {
     rejected: BTreeMap<ObjectRef, ObjectError>,
     warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     dirty: BTreeSet<ServiceName>,
-    desired: Desired,
+    state: DesiredState,
 }
 
 impl Planner {
@@ -90,7 +89,7 @@ impl Planner {
             rejected: BTreeMap::new(),
             warnings: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            desired: Desired::default(),
+            state: DesiredState::default(),
         }
     }
 
@@ -127,32 +126,31 @@ impl Planner {
 
     /// Plans the dirty Services again and returns the keys whose plan is added, changed or removed, sorted.
     pub fn take_changes(&mut self) -> Vec<PlanKey> {
-        let mut changes = Vec::new();
+        let mut planned = Vec::with_capacity(self.dirty.len());
         for name in std::mem::take(&mut self.dirty) {
             let plans = match self.services.get(&name) {
                 Some(service) => plan_service(service, &self.slices.of(&name), &self.topology, &self.config),
                 None => Vec::new(),
             };
-            self.put_plans(&name, plans, &mut changes);
+            planned.push((name, plans));
         }
-        changes.sort_unstable();
-        changes
+        self.state.replace(planned)
     }
 
     /// The desired state as of the last [`take_changes`](Self::take_changes).
     pub fn desired(&self) -> &Desired {
-        &self.desired
+        &self.state.desired
     }
 
     /// The planned Service ports, by key.
     pub fn ports(&self) -> &BTreeMap<PlanKey, Arc<ServicePortPlan>> {
-        &self.desired.ports
+        &self.state.desired.ports
     }
 
     /// Sets the addresses NodePorts are accepted at; true if they differ from before.
     pub fn set_node_port_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
-        let differ = self.desired.node_port_addresses != addresses;
-        self.desired.node_port_addresses = addresses;
+        let differ = self.state.desired.node_port_addresses != addresses;
+        self.state.desired.node_port_addresses = addresses;
         differ
     }
 
@@ -160,8 +158,8 @@ impl Planner {
     pub fn counts(&self) -> Counts {
         Counts {
             services: self.services.len(),
-            service_ports: self.desired.ports.len(),
-            endpoints: self.desired.ports.values().map(|plan| plan.endpoints().len()).sum(),
+            service_ports: self.state.desired.ports.len(),
+            endpoints: self.state.desired.ports.values().map(|plan| plan.endpoints().len()).sum(),
             rejected: self.rejected.len(),
         }
     }
@@ -174,6 +172,12 @@ impl Planner {
     /// Parts of objects that are left out, ordered by kind and name.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.warnings.values().flatten()
+    }
+
+    /// Every frontend that a Service port asks for and another one has, ordered by the former: loser, frontend, winner.
+    /// Such a frontend is in the winner's plan only.
+    pub fn contested(&self) -> impl Iterator<Item = (&PlanKey, Frontend, &PlanKey)> {
+        self.state.claims.contested()
     }
 
     fn put(&mut self, object: &Object) -> Result<Vec<Warning>, ObjectError> {
@@ -261,28 +265,4 @@ impl Planner {
         known.retain(|reference| reference.kind == kind);
         known
     }
-
-    /// Replaces the plans of one Service and notes which differ.
-    fn put_plans(&mut self, service: &ServiceName, plans: Vec<ServicePortPlan>, changes: &mut Vec<PlanKey>) {
-        let new: HashSet<_> = plans.iter().map(|plan| plan.key.clone()).collect();
-        let ports = &mut self.desired.ports;
-        let old = ports.range(first_key(service)..).map(|(key, _)| key).take_while(|key| key.port.service == *service);
-        let gone: Vec<_> = old.filter(|key| !new.contains(key)).cloned().collect();
-        for key in gone {
-            ports.remove(&key);
-            changes.push(key);
-        }
-        for plan in plans {
-            if ports.get(&plan.key).is_none_or(|old| **old != plan) {
-                changes.push(plan.key.clone());
-                ports.insert(plan.key.clone(), Arc::new(plan));
-            }
-        }
-    }
-}
-
-/// The smallest key a port of this Service can have: keys are ordered by Service first.
-fn first_key(service: &ServiceName) -> PlanKey {
-    let port = ServicePortName { service: service.clone(), port: "".into(), protocol: Protocol::Tcp };
-    PlanKey { port, family: IpFamily::V4 }
 }

@@ -91,7 +91,7 @@ impl Outcome {
 pub struct ServicePortPlan {
     /// Which one.
     pub key: PlanKey,
-    /// Where clients reach it; sorted, without duplicates.
+    /// Where clients reach it; sorted. No address and port of a protocol is in two plans, and no node port of a family.
     pub frontends: Vec<Frontend>,
     /// For the ClusterIP, from any client (internal traffic policy).
     pub internal: Outcome,

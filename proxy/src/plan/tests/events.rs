@@ -37,9 +37,42 @@ fn only_the_changed_ports_of_the_changed_service_are_named() {
 
 #[test]
 fn names_that_begin_alike_are_different_services() {
-    let mut world = World::new(["web", "web-2", "we", "web.x"].map(|name| service(name, PLAIN)));
+    let at = |name: &str, ip: &str| service(name, &format!("{{clusterIP: {ip}, ports: [{{port: 80}}]}}"));
+    let mut world =
+        World::new([at("web", "10.0.0.1"), at("web-2", "10.0.0.2"), at("we", "10.0.0.3"), at("web.x", "10.0.0.4")]);
     assert_eq!(world.delete(&service("web", PLAIN)), ["web/TCP IPv4"]);
     assert_eq!(world.keys(), ["we/TCP IPv4", "web-2/TCP IPv4", "web.x/TCP IPv4"]);
+}
+
+#[test]
+fn an_address_asked_for_twice_is_in_one_plan_only() {
+    let taker = "{clusterIP: 10.0.0.2, externalIPs: [10.0.0.1, 192.0.2.1], ports: [{port: 80, nodePort: 30080}]}";
+    let third = "{clusterIP: 10.0.0.3, externalIPs: [192.0.2.1], ports: [{port: 80, nodePort: 30080}]}";
+    let mut world = World::new([service("a-taker", taker), service("third", third), service("web", PLAIN)]);
+    let owned = |world: &World, key: &str| super::frontends(&world.plan(key)).join(", ");
+    // Nobody takes over a ClusterIP, whatever the names.
+    assert_eq!(owned(&world, "web/TCP IPv4"), "ClusterIP 10.0.0.1:80");
+    assert_eq!(owned(&world, "a-taker/TCP IPv4"), "ClusterIP 10.0.0.2:80, ExternalIP 192.0.2.1:80, NodePort 30080");
+    assert_eq!(owned(&world, "third/TCP IPv4"), "ClusterIP 10.0.0.3:80");
+    assert_eq!(world.0.contested().count(), 3);
+
+    // What the winner gives up goes to the next one, and both are named.
+    assert_eq!(world.delete(&service("a-taker", taker)), ["a-taker/TCP IPv4", "third/TCP IPv4"]);
+    assert_eq!(owned(&world, "third/TCP IPv4"), "ClusterIP 10.0.0.3:80, ExternalIP 192.0.2.1:80, NodePort 30080");
+    assert_eq!(world.0.contested().count(), 0);
+    assert_eq!(world.apply(service("a-taker", taker)), ["a-taker/TCP IPv4", "third/TCP IPv4"]);
+    // A frontend that changes hands twice between two looks ends where it was, and the one it passed is not named.
+    let stronger = "{clusterIP: 192.0.2.1, ports: [{port: 80}]}";
+    let weaker = "{clusterIP: 10.0.0.2, ports: [{port: 80}]}";
+    let again = "{clusterIP: 10.0.0.3, externalIPs: [192.0.2.1, 192.0.2.9], ports: [{port: 80}]}";
+    world.apply(service("third", &again.replace(", 192.0.2.9", "")));
+    for (name, spec) in [("a-taker", weaker), ("third", &again.replace(", 192.0.2.9", "")), ("z", stronger)] {
+        world.0.apply(Change::Apply(service(name, spec))).expect("accepted");
+    }
+    assert_eq!(world.changes(), ["a-taker/TCP IPv4", "z/TCP IPv4"]);
+    // Another port or protocol at the same address is another frontend.
+    let udp = "{clusterIP: 10.0.0.1, ports: [{port: 80, protocol: UDP}, {port: 81, name: b}]}";
+    assert_eq!(world.apply(service("udp", udp)), ["udp/UDP IPv4", "udp:b/TCP IPv4"]);
 }
 
 #[test]

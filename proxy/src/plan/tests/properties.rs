@@ -1,6 +1,6 @@
 //! Invariants over random objects and random events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -229,6 +229,18 @@ proptest! {
         let objects = last_good_objects(events);
         for plan in from_scratch(&objects).ports().values() {
             check_plan(plan, &objects)?;
+        }
+    }
+
+    #[test]
+    fn no_frontend_is_in_two_plans(events in events()) {
+        let planner = from_scratch(&last_good_objects(events));
+        let mut taken = BTreeSet::new();
+        for plan in planner.ports().values() {
+            for frontend in &plan.frontends {
+                let place = frontend.address().map_or_else(|| format!("{frontend:?} {}", plan.key.family), |at| at.to_string());
+                prop_assert!(taken.insert((place, plan.key.port.protocol)), "{:?} of {} is taken", frontend, plan.key);
+            }
         }
     }
 }
