@@ -8,6 +8,7 @@ mod claims;
 mod desired;
 mod endpoints;
 mod frontends;
+mod packets;
 mod planner;
 mod policy;
 mod service;
@@ -17,5 +18,6 @@ mod tests;
 mod topology;
 mod types;
 
+pub use packets::{LocalTraffic, PacketSettings};
 pub use planner::{Change, Counts, Planner, PlannerConfig, Replaced};
 pub use types::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan};
