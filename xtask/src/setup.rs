@@ -13,6 +13,7 @@ use crate::{step, workspace};
 const PACKAGES: &[(&str, &str)] = &[
     ("llvm-22-dev", "bpf-linker: LLVM"),
     ("libpolly-22-dev", "bpf-linker: part of LLVM"),
+    ("g++", "fuzz: libFuzzer"),
     ("iproute2", "agent and tests: ip"),
     ("iptables", "agent: nodes without nft; tests"),
     ("nftables", "agent: packet path"),

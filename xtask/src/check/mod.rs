@@ -32,7 +32,8 @@ pub(crate) fn check() -> Result<()> {
 fn fuzz() -> Command {
     let mut cargo = step::cargo();
     cargo.args(["check", "--manifest-path", "fuzz/Cargo.toml"]);
-    cargo.env("CARGO_TARGET_DIR", workspace::target().join("fuzz"));
+    // Shared, so that what both workspaces depend on is compiled once.
+    cargo.env("CARGO_TARGET_DIR", workspace::target());
     cargo
 }
 

@@ -1,0 +1,68 @@
+//! `weft-bench` (`cargo xtask bench`): measurements on a cluster of network namespaces, as ratios within one run.
+//!
+//! Absolute rates depend on the machine and on who else uses it. So every figure has its reference in the same run,
+//! measured in turn with it, and the ratio is the median over the rounds.
+
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
+mod machine;
+mod services;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use machine::Machine;
+use serde::Serialize;
+
+/// Measure Weft against the same path without it.
+#[derive(Parser)]
+struct Cli {
+    /// What to measure.
+    name: Name,
+    /// Fewer and shorter rounds.
+    #[arg(long)]
+    quick: bool,
+    /// Write the results to this file too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// The benches.
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// New connections to a ClusterIP and directly to the pod.
+    Services,
+}
+
+/// What is written as JSON.
+#[derive(Serialize)]
+struct Results<T> {
+    bench: &'static str,
+    machine: Machine,
+    results: T,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let machine = Machine::describe()?;
+    println!("{machine}");
+    let (bench, results) = match cli.name {
+        Name::Services => ("services", services::measure(cli.quick)?),
+    };
+    println!("\n{results}");
+    let Some(path) = &cli.json else {
+        return Ok(());
+    };
+    let text = serde_json::to_string_pretty(&Results { bench, machine, results })?;
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
