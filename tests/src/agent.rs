@@ -27,14 +27,14 @@ pub struct Agent {
     program: PathBuf,
     run_directory: PathBuf,
     log: PathBuf,
-    arguments: Vec<String>,
+    flags: Vec<(String, String)>,
     child: Mutex<Option<Child>>,
 }
 
 impl Agent {
     pub(crate) fn new(spec: &NodeSpec<'_>, directory: &Path) -> Self {
         let path = |part: &str| directory.join(part).display().to_string();
-        let mut arguments: Vec<String> = [
+        let flags = [
             ("--source", format!("dir:{}", spec.source.display())),
             ("--subnet-manager", format!("dir:{}", spec.leases.display())),
             ("--net-conf", spec.net_conf.display().to_string()),
@@ -49,25 +49,35 @@ impl Agent {
             ("--cni-conf-dir", path("cni-conf")),
             ("--cni-bin-dir", path("cni-bin")),
             ("--iface", "eth0".to_owned()),
-        ]
-        .into_iter()
-        .flat_map(|(flag, value)| [flag.to_owned(), value])
-        .collect();
-        arguments.push("--ip-masq".to_owned());
-        arguments.extend_from_slice(spec.agent_arguments);
+            ("--ip-masq", "true".to_owned()),
+        ];
+        let mut flags: Vec<(String, String)> =
+            flags.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        for (name, value) in spec.agent_flags {
+            set(&mut flags, name, value);
+        }
         Self {
             place: spec.place.clone(),
             program: spec.binaries.agent.clone(),
             run_directory: directory.join("run"),
             log: directory.join("agent.log"),
-            arguments,
+            flags,
             child: Mutex::new(None),
         }
     }
 
     /// Its arguments after `weft agent`.
-    pub fn arguments(&self) -> &[String] {
-        &self.arguments
+    pub fn arguments(&self) -> Vec<String> {
+        self.arguments_with(&[])
+    }
+
+    /// The same, with some flags set otherwise: `("--net-conf", "/other")`.
+    pub fn arguments_with(&self, flags: &[(&str, &str)]) -> Vec<String> {
+        let mut all = self.flags.clone();
+        for (name, value) in flags {
+            set(&mut all, name, value);
+        }
+        all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     /// `weft VERB ...` with arguments of its own, in the node's network and cgroup.
@@ -88,7 +98,7 @@ impl Agent {
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = self.command("agent");
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.args(self.arguments()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         *child = Some(command.spawn().with_context(|| format!("start {}", self.program.display()))?);
         Ok(())
     }
@@ -191,4 +201,10 @@ impl Agent {
         // The child is valid whatever a panicking holder did.
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Replaces or adds a flag; an agent refuses one that is given twice.
+fn set(flags: &mut Vec<(String, String)>, name: &str, value: &str) {
+    flags.retain(|(present, _)| present != name);
+    flags.push((name.to_owned(), value.to_owned()));
 }

@@ -25,7 +25,7 @@ pub struct ClusterBuilder {
     dual_stack: bool,
     agents: bool,
     alone: bool,
-    agent_arguments: Vec<String>,
+    agent_flags: Vec<(String, String)>,
 }
 
 impl ClusterBuilder {
@@ -53,9 +53,9 @@ impl ClusterBuilder {
         self
     }
 
-    /// Further arguments for every agent; a later flag wins over the kit's.
-    pub fn agent_arguments(mut self, arguments: &[&str]) -> Self {
-        self.agent_arguments.extend(arguments.iter().map(|&word| word.to_owned()));
+    /// Sets a flag of every agent, instead of the kit's value: `("--proxy-mode", "nftables")`.
+    pub fn agent_flag(mut self, name: &str, value: &str) -> Self {
+        self.agent_flags.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -86,7 +86,7 @@ impl ClusterBuilder {
                 source: source.directory(),
                 leases: &leases,
                 net_conf: &net_conf,
-                agent_arguments: &self.agent_arguments,
+                agent_flags: &self.agent_flags,
             })?);
         }
         let cluster = Cluster { nodes, outside, source, run, _lock: lock };
@@ -110,7 +110,7 @@ pub struct Cluster {
 impl Cluster {
     /// One node with agent, IPv4 pods.
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder { nodes: 1, dual_stack: false, agents: true, alone: false, agent_arguments: Vec::new() }
+        ClusterBuilder { nodes: 1, dual_stack: false, agents: true, alone: false, agent_flags: Vec::new() }
     }
 
     /// Node `number`, counted from 1.

@@ -23,7 +23,7 @@ pub(crate) struct NodeSpec<'a> {
     pub(crate) source: &'a Path,
     pub(crate) leases: &'a Path,
     pub(crate) net_conf: &'a Path,
-    pub(crate) agent_arguments: &'a [String],
+    pub(crate) agent_flags: &'a [(String, String)],
 }
 
 /// One node of a cluster. As a [`Place`] it is the node's host network.

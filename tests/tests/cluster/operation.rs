@@ -12,15 +12,11 @@ fn all_mistakes_are_told_at_once_with_exit_code_2_and_nothing_changes() -> Resul
     let node = cluster.node(1);
     let before = state(node)?;
     let mut command = node.agent().command("agent");
-    command.args(node.agent().arguments());
-    command.args([
-        "--net-conf",
-        "/no/such/net-conf.json",
-        "--nodeport-addresses",
-        "10.0.0.0/99",
-        "--public-ip",
-        "1.2.3",
-    ]);
+    command.args(node.agent().arguments_with(&[
+        ("--net-conf", "/no/such/net-conf.json"),
+        ("--nodeport-addresses", "10.0.0.0/99"),
+        ("--public-ip", "1.2.3"),
+    ]));
     let output = command.output()?;
     let text = text(&output);
     ensure!(output.status.code() == Some(2), "exit {}: {text}", output.status);
