@@ -88,7 +88,7 @@ impl Buckets {
 mod tests {
     use super::*;
     use crate::{
-        model::IpFamily,
+        model::{IpFamily, Protocol},
         nftables::{
             objects::{Class, EndpointMap},
             testing::key,
@@ -96,7 +96,7 @@ mod tests {
     };
 
     fn pool(count: u32) -> Pool {
-        let map = EndpointMap { class: Class::Vip, family: IpFamily::V4, count };
+        let map = EndpointMap { class: Class::Vip, family: IpFamily::V4, protocol: Protocol::Tcp, count };
         Pool { map, masquerade: false }
     }
 

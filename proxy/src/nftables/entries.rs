@@ -27,8 +27,7 @@ impl Entry {
     /// The chains that could balance it; `None` if it has no endpoints to choose from.
     pub(crate) fn pool(&self) -> Option<Pool> {
         let count = u32::try_from(self.endpoints().len()).expect("endpoints fit in memory");
-        let (class, family) = (self.target.class(), self.target.family());
-        let pool = Pool { map: EndpointMap { class, family, count }, masquerade: self.masquerade };
+        let pool = Pool { map: EndpointMap::of(self.target, count), masquerade: self.masquerade };
         (count > 0).then_some(pool)
     }
 

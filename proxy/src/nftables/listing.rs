@@ -205,7 +205,7 @@ pub(crate) fn parse_counters(text: &str) -> BTreeMap<Element, u64> {
     counters
 }
 
-/// One element: `10.96.0.1 . 6 . 80 . 0 counter packets 12 bytes 720 : 10.244.0.2 . 80`.
+/// One element: `10.96.0.1 . 80 . 0 counter packets 12 bytes 720 : 10.244.0.2 . 80`.
 fn counter(map: &str, element: &str) -> Option<(Element, u64)> {
     let (key, rest) = element.split_once(" counter packets ")?;
     let packets = rest.split_whitespace().next()?.parse().ok()?;

@@ -26,6 +26,12 @@ impl Target {
         }
     }
 
+    pub(crate) fn protocol(self) -> Protocol {
+        match self {
+            Self::Vip { protocol, .. } | Self::NodePort { protocol, .. } => protocol,
+        }
+    }
+
     pub(crate) fn class(self) -> Class {
         match self {
             Self::Vip { .. } => Class::Vip,
@@ -33,21 +39,25 @@ impl Target {
         }
     }
 
-    fn parse(class: Class, family: IpFamily, parts: &[&str]) -> Option<Self> {
+    /// From the parts of a key without the protocol.
+    fn parse(class: Class, family: IpFamily, protocol: Protocol, parts: &[&str]) -> Option<Self> {
         match (class, parts) {
-            (Class::Vip, &[address, protocol, port]) => Some(Self::Vip {
-                address: address.parse().ok()?,
-                protocol: parse_protocol(protocol)?,
-                port: port.parse().ok()?,
-            }),
-            (Class::NodePort, &[protocol, port]) => {
-                Some(Self::NodePort { family, protocol: parse_protocol(protocol)?, port: port.parse().ok()? })
+            (Class::Vip, &[address, port]) => {
+                Some(Self::Vip { address: address.parse().ok()?, protocol, port: port.parse().ok()? })
             }
+            (Class::NodePort, &[port]) => Some(Self::NodePort { family, protocol, port: port.parse().ok()? }),
             _ => None,
         }
     }
+
+    /// From the parts of a key of a verdict map, where the protocol comes before the port.
+    fn parse_verdict_key(class: Class, family: IpFamily, parts: &[&str]) -> Option<Self> {
+        let (rest, &[protocol, port]) = parts.split_last_chunk()?;
+        Self::parse(class, family, parse_protocol(protocol)?, &[rest, &[port]].concat())
+    }
 }
 
+/// As in the verdict maps.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -66,13 +76,15 @@ pub(crate) enum Class {
     NodePort,
 }
 
-/// A map of endpoints: all Service ports of one class and family with the same number of endpoints.
+/// A map of endpoints: all Service ports of one class, family and protocol with the same number of endpoints.
 ///
-/// `numgen inc mod N` needs N in the rule, so each N has its own map and chains.
+/// `numgen inc mod N` needs N in the rule, so each N has its own map and chains; for the protocol see
+/// [`super::ruleset::endpoint_map_type`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EndpointMap {
     pub(crate) class: Class,
     pub(crate) family: IpFamily,
+    pub(crate) protocol: Protocol,
     /// N; at least 1.
     pub(crate) count: u32,
 }
@@ -83,18 +95,32 @@ impl fmt::Display for EndpointMap {
             Class::Vip => "endpoints",
             Class::NodePort => "np-endpoints",
         };
-        write!(f, "{prefix}{}-{}", digit(self.family), self.count)
+        write!(f, "{prefix}{}-{}-{}", digit(self.family), self.protocol.lowercase(), self.count)
     }
 }
 
 impl EndpointMap {
+    pub(crate) fn of(target: Target, count: u32) -> Self {
+        let (class, family, protocol) = (target.class(), target.family(), target.protocol());
+        Self { class, family, protocol, count }
+    }
+
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let (class, rest) = match name.strip_prefix("np-endpoints") {
             Some(rest) => (Class::NodePort, rest),
             None => (Class::Vip, name.strip_prefix("endpoints")?),
         };
-        let (family, count) = rest.split_once('-')?;
-        Some(Self { class, family: parse_family(family)?, count: count.parse().ok()? })
+        Self::parse_rest(class, &rest.split('-').collect::<Vec<_>>())
+    }
+
+    fn parse_rest(class: Class, parts: &[&str]) -> Option<Self> {
+        let &[family, protocol, count] = parts else { return None };
+        Some(Self {
+            class,
+            family: parse_family(family)?,
+            protocol: parse_protocol(protocol)?,
+            count: count.parse().ok()?,
+        })
     }
 }
 
@@ -115,13 +141,13 @@ pub(crate) struct Chain {
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let EndpointMap { class, family, count } = self.pool.map;
+        let EndpointMap { class, family, protocol, count } = self.pool.map;
         let prefix = match class {
             Class::Vip => "rr",
             Class::NodePort => "np-rr",
         };
         let suffix = if self.pool.masquerade { "-masq" } else { "" };
-        write!(f, "{prefix}{}-{count}-{}{suffix}", digit(family), self.bucket)
+        write!(f, "{prefix}{}-{}-{count}-{}{suffix}", digit(family), protocol.lowercase(), self.bucket)
     }
 }
 
@@ -135,10 +161,9 @@ impl Chain {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
-        let mut parts = rest.split('-');
-        let (family, count, bucket) = (parts.next()?, parts.next()?, parts.next()?);
-        let map = EndpointMap { class, family: parse_family(family)?, count: count.parse().ok()? };
-        parts.next().is_none().then_some(())?;
+        let parts: Vec<&str> = rest.split('-').collect();
+        let (bucket, map) = parts.split_last()?;
+        let map = EndpointMap::parse_rest(class, map)?;
         Some(Self { pool: Pool { map, masquerade }, bucket: bucket.parse().ok()? })
     }
 }
@@ -179,7 +204,7 @@ impl Element {
     /// The endpoint map it lives in, if it is an endpoint.
     pub(crate) fn endpoint_map(self) -> Option<EndpointMap> {
         let Self::Endpoint { count, target, .. } = self else { return None };
-        Some(EndpointMap { class: target.class(), family: target.family(), count })
+        Some(EndpointMap::of(target, count))
     }
 
     /// Name of the set or map this element lives in.
@@ -187,10 +212,7 @@ impl Element {
         match self {
             Self::NodePortAddress(a) => format!("nodeport-addresses{}", digit(IpFamily::of(a))),
             Self::Hairpin(a) => format!("hairpin{}", digit(IpFamily::of(a))),
-            Self::Endpoint { target, count, .. } => {
-                let map = EndpointMap { class: target.class(), family: target.family(), count };
-                map.to_string()
-            }
+            Self::Endpoint { target, count, .. } => EndpointMap::of(target, count).to_string(),
             Self::Dispatch(t) => match t.class() {
                 Class::Vip => format!("services{}", digit(t.family())),
                 Class::NodePort => format!("nodeports{}", digit(t.family())),
@@ -206,7 +228,7 @@ impl Element {
     pub(crate) fn parse(collection: &str, parts: &[&str]) -> Option<Self> {
         if let Some(map) = EndpointMap::parse(collection) {
             let (slot, target) = parts.split_last()?;
-            let target = Target::parse(map.class, map.family, target)?;
+            let target = Target::parse(map.class, map.family, map.protocol, target)?;
             return Some(Self::Endpoint { count: map.count, target, slot: slot.parse().ok()? });
         }
         let (name, family) = collection.split_at_checked(collection.len().checked_sub(1)?)?;
@@ -214,10 +236,10 @@ impl Element {
         match (name, parts) {
             ("nodeport-addresses", &[a]) => Some(Self::NodePortAddress(a.parse().ok()?)),
             ("hairpin", &[a, b]) if a == b => Some(Self::Hairpin(a.parse().ok()?)),
-            ("services", _) => Target::parse(Class::Vip, family, parts).map(Self::Dispatch),
-            ("nodeports", _) => Target::parse(Class::NodePort, family, parts).map(Self::Dispatch),
-            ("refused-services", _) => Target::parse(Class::Vip, family, parts).map(Self::Refusal),
-            ("refused-nodeports", _) => Target::parse(Class::NodePort, family, parts).map(Self::Refusal),
+            ("services", _) => Target::parse_verdict_key(Class::Vip, family, parts).map(Self::Dispatch),
+            ("nodeports", _) => Target::parse_verdict_key(Class::NodePort, family, parts).map(Self::Dispatch),
+            ("refused-services", _) => Target::parse_verdict_key(Class::Vip, family, parts).map(Self::Refusal),
+            ("refused-nodeports", _) => Target::parse_verdict_key(Class::NodePort, family, parts).map(Self::Refusal),
             _ => None,
         }
     }
@@ -229,7 +251,10 @@ impl fmt::Display for Element {
         match self {
             Self::NodePortAddress(address) => write!(f, "{address}"),
             Self::Hairpin(address) => write!(f, "{address} . {address}"),
-            Self::Endpoint { target, slot, .. } => write!(f, "{target} . {slot}"),
+            Self::Endpoint { target: Target::Vip { address, port, .. }, slot, .. } => {
+                write!(f, "{address} . {port} . {slot}")
+            }
+            Self::Endpoint { target: Target::NodePort { port, .. }, slot, .. } => write!(f, "{port} . {slot}"),
             Self::Dispatch(target) | Self::Refusal(target) => write!(f, "{target}"),
         }
     }

@@ -18,7 +18,7 @@
 use std::fmt::Write;
 
 use super::objects::{Chain, Class, EndpointMap, digit};
-use crate::model::IpFamily;
+use crate::model::{IpFamily, Protocol};
 
 /// Family and name of our table, as nft commands want them.
 pub(crate) const TABLE: &str = "inet weft-proxy";
@@ -151,7 +151,7 @@ fn static_commands() -> String {
 /// An agent whose layout differs builds the table anew; a restart of the same agent changes nothing.
 pub(crate) fn layout_mark() -> String {
     let [vip, nodeport] = [Class::Vip, Class::NodePort].map(|class| {
-        let map = EndpointMap { class, family: IpFamily::V4, count: 1 };
+        let map = EndpointMap { class, family: IpFamily::V4, protocol: Protocol::Tcp, count: 1 };
         let pool = super::objects::Pool { map, masquerade: true };
         format!("{} {}", endpoint_map_type(map), round_robin_rule(Chain { pool, bucket: 0 }))
     });
@@ -164,9 +164,12 @@ pub(crate) fn layout_mark() -> String {
 }
 
 /// Type of an endpoint map. `typeof`, because `type` has no word for the slot; each element counts the connections it got.
+///
+/// One protocol a map: with `th dport` for all of them, nft 1.0.6 loads the map but refuses every later rule that looks
+/// into it ("conflicting protocols specified: ip vs. th"), and any other word for a port ties the rule to its protocol.
 pub(crate) fn endpoint_map_type(map: EndpointMap) -> String {
-    let ip = ip(map.family);
-    format!("typeof {} : {ip} daddr . th dport; counter;", endpoint_key(map))
+    let (ip, protocol) = (ip(map.family), map.protocol.lowercase());
+    format!("typeof {} : {ip} daddr . {protocol} dport; counter;", endpoint_key(map))
 }
 
 /// The rule of a round-robin chain.
@@ -177,9 +180,8 @@ pub(crate) fn round_robin_rule(chain: Chain) -> String {
     format!("{mark}dnat {} to {} map @{map}", ip(map.family), endpoint_key(map))
 }
 
-/// `meta l4proto`, not `ip protocol`: with the latter nft 1.0.6 refuses later rules ("conflicting protocols").
 fn endpoint_key(map: EndpointMap) -> String {
-    let rest = format!("meta l4proto . th dport . numgen inc mod {}", map.count);
+    let rest = format!("{} dport . numgen inc mod {}", map.protocol.lowercase(), map.count);
     match map.class {
         Class::Vip => format!("{} daddr . {rest}", ip(map.family)),
         Class::NodePort => rest,

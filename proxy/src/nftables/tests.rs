@@ -80,13 +80,13 @@ fn the_first_service_port_of_its_size_gets_its_chain_before_anything_names_it() 
     let scripts = bench.put(web(&TWO));
     let expected = [
         "\
-add map inet weft-proxy np-endpoints4-2 { typeof meta l4proto . th dport . numgen inc mod 2 : ip daddr . th dport; counter; }
-add chain inet weft-proxy np-rr4-2-0-masq
-add rule inet weft-proxy np-rr4-2-0-masq meta mark set meta mark | 0x4000 dnat ip to meta l4proto . th dport . numgen inc mod 2 map @np-endpoints4-2
+add map inet weft-proxy np-endpoints4-tcp-2 { typeof tcp dport . numgen inc mod 2 : ip daddr . tcp dport; counter; }
+add chain inet weft-proxy np-rr4-tcp-2-0-masq
+add rule inet weft-proxy np-rr4-tcp-2-0-masq meta mark set meta mark | 0x4000 dnat ip to tcp dport . numgen inc mod 2 map @np-endpoints4-tcp-2
 ",
         "\
-add element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 0 : 10.244.1.2 . 80, 6 . 30080 . 1 : 10.244.2.2 . 80 }
-add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-2-0-masq }
+add element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.2.2 . 80 }
+add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-tcp-2-0-masq }
 ",
     ];
     assert_eq!(scripts, expected);
@@ -95,7 +95,7 @@ add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-2-0-masq }
 #[test]
 fn another_number_of_endpoints_moves_the_service_port_and_its_counters() {
     let mut bench = with_web(&TWO);
-    bench.nft.count(Element::parse("np-endpoints4-2", &["6", "30080", "1"]).unwrap(), 7);
+    bench.nft.count(Element::parse("np-endpoints4-tcp-2", &["30080", "1"]).unwrap(), 7);
     bench.nft.take_scripts();
     let scripts = bench.put(web(&THREE));
     assert_eq!(scripts.len(), 2, "one for the new chain, one for the move");
@@ -103,11 +103,11 @@ fn another_number_of_endpoints_moves_the_service_port_and_its_counters() {
         scripts[1],
         "\
 delete element inet weft-proxy nodeports4 { 6 . 30080 }
-add element inet weft-proxy np-endpoints4-3 { 6 . 30080 . 0 : 10.244.1.2 . 80, 6 . 30080 . 1 : 10.244.1.3 . 80, 6 . 30080 . 2 counter packets 7 bytes 0 : 10.244.2.2 . 80 }
-add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-3-0-masq }
-delete element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 1, 6 . 30080 . 0 }
-delete chain inet weft-proxy np-rr4-2-0-masq
-delete map inet weft-proxy np-endpoints4-2
+add element inet weft-proxy np-endpoints4-tcp-3 { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.1.3 . 80, 30080 . 2 counter packets 7 bytes 0 : 10.244.2.2 . 80 }
+add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-tcp-3-0-masq }
+delete element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1, 30080 . 0 }
+delete chain inet weft-proxy np-rr4-tcp-2-0-masq
+delete map inet weft-proxy np-endpoints4-tcp-2
 "
     );
 }
@@ -118,8 +118,8 @@ fn a_replaced_endpoint_is_one_element_in_one_transaction() {
     bench.nft.take_scripts();
     let scripts = bench.put(web(&["10.244.1.2:80", "10.244.2.9:80"]));
     let expected = "\
-delete element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 1 }
-add element inet weft-proxy np-endpoints4-2 { 6 . 30080 . 1 : 10.244.2.9 . 80 }
+delete element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1 }
+add element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1 : 10.244.2.9 . 80 }
 ";
     assert_eq!(scripts, [expected]);
 }
@@ -176,8 +176,8 @@ fn a_target_two_services_want_is_the_firsts_whoever_came_first() {
     };
     assert_eq!(dump([&a, &b]), dump([&b, &a]));
     let (both, only_b) = dump([&a, &b]);
-    assert!(both.contains("endpoints4-2") && !both.contains("endpoints4-3"));
-    assert!(only_b.contains("endpoints4-3") && !only_b.contains("endpoints4-2"));
+    assert!(both.contains("endpoints4-tcp-2") && !both.contains("endpoints4-tcp-3"));
+    assert!(only_b.contains("endpoints4-tcp-3") && !only_b.contains("endpoints4-tcp-2"));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn after_an_error_the_kernel_is_read_again() {
     bench.plane.apply(&bench.desired, &Changed::Ports(vec![key("web")])).unwrap_err();
     // Even for a caller that forgets to say Everything.
     bench.apply(&Changed::Ports(Vec::new()));
-    assert!(bench.nft.dump().contains("np-endpoints4-3"));
+    assert!(bench.nft.dump().contains("np-endpoints4-tcp-3"));
 }
 
 #[test]
@@ -242,8 +242,8 @@ fn connections_are_summed_over_frontends() {
     plan.frontends.insert(0, Frontend::ExternalIp("192.0.2.1:80".parse().unwrap()));
     bench.put(plan);
     let element = |map, parts: &[&str]| Element::parse(map, parts).unwrap();
-    bench.nft.count(element("np-endpoints4-2", &["6", "30080", "1"]), 3);
-    bench.nft.count(element("endpoints4-2", &["192.0.2.1", "6", "80", "1"]), 4);
+    bench.nft.count(element("np-endpoints4-tcp-2", &["30080", "1"]), 3);
+    bench.nft.count(element("endpoints4-tcp-2", &["192.0.2.1", "80", "1"]), 4);
     let connections = bench.plane.connections(&key("web")).unwrap();
     assert_eq!(connections.iter().map(|c| c.connections).collect::<Vec<_>>(), [0, 7]);
     assert_eq!(connections[1].endpoint.address, "10.244.2.2".parse::<IpAddr>().unwrap());

@@ -13,7 +13,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -50,6 +50,8 @@ impl Net {
         })
         .unwrap();
         default_routes(&client, ["192.0.2.1", "2001:db8::1"]);
+        // As on a real node, a VIP has a way to go even when nothing translates it.
+        default_routes(&node, ["192.0.2.2", "2001:db8::2"]);
         default_routes(&pods, ["10.244.1.1", "fd44::1"]);
         let mut net = Self { client: Arc::new(client), node, pods, stop: Arc::default(), servers: Vec::new() };
         for address in pod_addresses {
@@ -134,9 +136,9 @@ pub fn ask_tcp(to: SocketAddr, patience: Duration) -> io::Result<Answer> {
     parse(&text)
 }
 
-/// One UDP question from a fresh socket, from the calling thread's namespace, bound to `from`.
-pub fn ask_udp_from(from: IpAddr, to: SocketAddr, patience: Duration) -> io::Result<Answer> {
-    let socket = UdpSocket::bind((from, 0))?;
+/// One UDP question from a fresh socket bound to `from`, from the calling thread's namespace.
+pub fn ask_udp(from: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result<Answer> {
+    let socket = UdpSocket::bind(from)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(patience))?;
     socket.send(b"?")?;
@@ -145,10 +147,12 @@ pub fn ask_udp_from(from: IpAddr, to: SocketAddr, patience: Duration) -> io::Res
     parse(&String::from_utf8_lossy(&buffer[..length]))
 }
 
-/// The same from any address.
-pub fn ask_udp(to: SocketAddr, patience: Duration) -> io::Result<Answer> {
+/// A UDP source no other call of this process has: two sockets with the same port within 30 s are one flow to conntrack,
+/// which leads both to the same endpoint.
+pub fn fresh_udp_source(to: SocketAddr) -> SocketAddr {
+    static PORT: AtomicU16 = AtomicU16::new(10_000);
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-    ask_udp_from(any, to, patience)
+    SocketAddr::new(any, PORT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Puts the calling thread into a namespace.
