@@ -104,6 +104,19 @@ fn nothing_stays_after_sigterm() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_a_run_left_whose_janitor_died_too_is_swept_by_the_next() -> Result<()> {
+    let (mut owner, run) = owner()?;
+    let pattern = format!("^[^ ]*weft-testkit janitor {run}$");
+    let janitor = Command::new("pgrep").args(["-f", &pattern]).output()?;
+    let janitor = String::from_utf8(janitor.stdout)?;
+    ensure!(Command::new("kill").args(["-9", janitor.trim()]).status()?.success(), "no janitor {janitor:?}");
+    owner.kill()?;
+    owner.wait()?;
+    Cluster::builder().without_agents().build()?.shutdown()?;
+    nothing_left(&run)
+}
+
 /// Another process that owns a cluster.
 fn owner() -> Result<(Child, String)> {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_weft-testkit"))

@@ -51,6 +51,9 @@ fn sources() -> Result<Vec<PathBuf>> {
     for member in workspace::members()? {
         collect(&workspace::root().join(member), &mut found)?;
     }
+    // A member may lie inside another one.
+    found.sort();
+    found.dedup();
     Ok(found)
 }
 

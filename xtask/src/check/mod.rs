@@ -15,6 +15,10 @@ pub(crate) fn check() -> Result<()> {
     setup::setup()?;
     let mut report = Report::default();
     report.command("format", step::cargo().args(["fmt", "--all", "--check"]));
+    report.command(
+        "format of the fuzz targets",
+        step::cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]),
+    );
     report.check("lints are inherited by every member", layout::lints_are_inherited);
     report.check("no file is longer than 500 lines", layout::files_are_short);
     report.check("licences and banned crates", licences::check);
