@@ -14,7 +14,7 @@ pub use maps::{
     BACKENDS_CAPACITY, CONNECTIONS_CAPACITY, MAPS, MapKind, MapSpec, NO_PREALLOC, NODE_ADDRESSES_CAPACITY,
     ROUND_ROBIN_CAPACITY, SERVICES_CAPACITY, UDP_FLOWS_CAPACITY, name,
 };
-pub use peer::{Peer, address_v4, address_v6};
+pub use peer::{Peer, address_v4, address_v6, ipv4, ipv6};
 pub use service::{
     Backend4, Backend6, Config, NODE_ADDRESS_HOST_ONLY, SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_DROP, SERVICE_REJECT,
     ServiceKey4, ServiceKey6, ServiceValue,

@@ -56,7 +56,7 @@ impl From<SocketAddr> for Peer {
 impl From<Peer> for SocketAddr {
     fn from(peer: Peer) -> Self {
         let ip = match peer.as_v4() {
-            Some(v4) => IpAddr::V4(Ipv4Addr::from(v4.to_ne_bytes())),
+            Some(v4) => IpAddr::V4(ipv4(v4)),
             None => IpAddr::V6(ipv6(peer.address_be)),
         };
         Self::new(ip, u16::from_be(peer.port_be))
@@ -79,8 +79,14 @@ pub const fn address_v6(address: Ipv6Addr) -> [u32; 4] {
     ]
 }
 
+/// The inverse of [`address_v4`].
+pub const fn ipv4(address_be: u32) -> Ipv4Addr {
+    let [a, b, c, d] = address_be.to_ne_bytes();
+    Ipv4Addr::new(a, b, c, d)
+}
+
 /// The inverse of [`address_v6`].
-pub(crate) fn ipv6(words_be: [u32; 4]) -> Ipv6Addr {
+pub fn ipv6(words_be: [u32; 4]) -> Ipv6Addr {
     let mut octets = [0; 16];
     for (chunk, word) in octets.chunks_exact_mut(4).zip(words_be) {
         chunk.copy_from_slice(&word.to_ne_bytes());

@@ -3,9 +3,9 @@
 //! A backend set is an immutable block `[base, base + count)` of a `BACKENDS` array. A change writes a fresh block and then replaces one
 //! `SERVICES` element; nothing a program can still be reading is ever written in place.
 
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::peer::{Peer, address_v4, address_v6, ipv6};
+use crate::peer::{Peer, address_v4, address_v6, ipv4, ipv6};
 
 /// [`ServiceKey4::scope`]: the address of the key is the one clients use (ClusterIP, externalIP, LoadBalancer).
 pub const SCOPE_ADDRESS: u8 = 0;
@@ -131,7 +131,7 @@ impl ServiceKey4 {
 
     /// Address (unspecified for a NodePort) and port.
     pub fn socket_address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::from(self.address_be.to_ne_bytes()), u16::from_be(self.port_be)))
+        SocketAddr::from((ipv4(self.address_be), u16::from_be(self.port_be)))
     }
 }
 

@@ -1,1 +1,137 @@
 //! Socket-level load balancing: the plan carried into BPF maps.
+//!
+//! Serves clients on this node, in pods and in the host's namespace, at every TCP and UDP frontend: the ClusterIP by the internal
+//! outcome, NodePorts, externalIPs and load balancer addresses by the external outcome for clients of the node. What comes from
+//! outside, SCTP, and load balancer addresses with source ranges are the packet path's.
+//!
+//! Session affinity is not known here yet: such a Service is balanced in round robin like any other. Leaving it to the packet path
+//! would leave its ClusterIP unserved, which is worse than connections that do not stick.
+//!
+//! `table` has the shadow of the maps and computes what to write, purely; `takeover` adopts what a former agent left; `writes` fixes
+//! the order; `kernel` does it.
+
+mod blocks;
+mod claims;
+mod frontend;
+mod ids;
+mod kernel;
+mod port;
+mod storage;
+mod table;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::{path::Path, time::Instant};
+
+pub use weft_ebpf::SocketPlaneConfig;
+use weft_ebpf::{SocketPlane, remove_pins};
+
+use self::{
+    port::address,
+    table::{Refused, Table},
+    writes::Target,
+};
+use crate::{
+    dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections},
+    plan::PlanKey,
+};
+
+const NAME: &str = "ebpf";
+
+/// The socket programs of this node and what is in their maps.
+///
+/// Dropping it leaves everything in the kernel as it is.
+pub struct Ebpf {
+    config: SocketPlaneConfig,
+    plane: SocketPlane,
+    table: Table,
+    /// Whether the shadow is what the maps hold.
+    in_step: bool,
+}
+
+impl Ebpf {
+    /// Opens the maps, or makes them, and loads the programs. Clients notice nothing before the first [`DataPlane::apply`].
+    ///
+    /// Must be called in the node's network namespace: sockets of that one may use NodePorts at loopback addresses.
+    ///
+    /// # Errors
+    /// What the kernel lacks or refuses; [`weft_ebpf::Error::is_permission_denied`] tells missing privileges from the rest.
+    pub fn open(config: SocketPlaneConfig) -> Result<Self, weft_ebpf::Error> {
+        let plane = SocketPlane::open(&config)?;
+        Ok(Self { config, plane, table: Table::new(), in_step: false })
+    }
+
+    fn try_apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {
+        let everything = !self.in_step || *changed == Changed::Everything;
+        let now = Instant::now();
+        let planned = if everything {
+            let observed = self.plane.maps().observe().map_err(|error| failed("read the maps", error))?;
+            self.table.take_over(&observed, desired, now)
+        } else {
+            self.table.plan(desired, changed, now)
+        };
+        planned.writes.write(self.plane.maps_mut()).map_err(|error| failed("write the maps", error))?;
+        if everything {
+            // Last, so that programs of another ABI version work on until the maps of this one are filled.
+            self.plane.attach().map_err(|error| failed("attach the socket programs", error))?;
+        }
+        refusal(&planned.refused)
+    }
+}
+
+impl DataPlane for Ebpf {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {
+        let result = self.try_apply(desired, changed);
+        self.in_step = result.is_ok();
+        result
+    }
+
+    fn is_intact(&mut self) -> Result<bool, DataPlaneError> {
+        self.plane.is_attached().map_err(|error| failed("look for the pins", error))
+    }
+
+    fn connections(&self, key: &PlanKey) -> Result<Vec<EndpointConnections>, DataPlaneError> {
+        let Some(port) = self.table.port(key) else { return Ok(Vec::new()) };
+        let mut connections = Vec::new();
+        for endpoint in port.endpoints() {
+            let counter = port.counter(&address(&endpoint)).expect("every endpoint of a port has a counter");
+            let count = Target::connections(self.plane.maps(), counter)
+                .map_err(|error| failed(&format!("count the connections of {key}"), error))?;
+            connections.push(EndpointConnections { endpoint, connections: count });
+        }
+        Ok(connections)
+    }
+
+    fn cleanup(&mut self) -> Result<(), DataPlaneError> {
+        self.in_step = false;
+        cleanup(&self.config.bpffs)
+    }
+}
+
+/// Removes every pin below `bpffs`, of any ABI version, and so detaches the programs. Works without loading anything first; nothing there
+/// is no error.
+///
+/// # Errors
+/// The first pin that could not be removed; the others are gone.
+pub fn cleanup(bpffs: &Path) -> Result<(), DataPlaneError> {
+    remove_pins(bpffs).map_err(|error| failed("remove the pins", error))
+}
+
+fn failed(doing: &str, source: weft_ebpf::Error) -> DataPlaneError {
+    DataPlaneError { plane: NAME, doing: doing.to_owned(), source: Box::new(source) }
+}
+
+fn refusal(refused: &[Refused]) -> Result<(), DataPlaneError> {
+    let Some(first) = refused.first() else { return Ok(()) };
+    let doing = match refused.len() {
+        1 => format!("program {}", first.key),
+        many => format!("program {} and {} more Service ports", first.key, many - 1),
+    };
+    Err(DataPlaneError { plane: NAME, doing, source: Box::new(first.reason) })
+}

@@ -1,0 +1,172 @@
+//! One Service port as it is in the maps.
+
+use std::net::SocketAddr;
+
+use weft_ebpf_abi::{SERVICE_DROP, SERVICE_REJECT, ServiceValue};
+
+use super::{
+    blocks::Block,
+    frontend::{FrontendKey, Role, frontends},
+    storage::{Full, Item, Request, Storage},
+    writes::{Slot, Writes},
+};
+use crate::{
+    model::IpFamily,
+    plan::{Endpoint, Outcome, ServicePortPlan},
+};
+
+/// A backend set: what one or more frontends of a Service port lead to.
+#[derive(Clone, Debug)]
+pub(crate) struct Set {
+    /// Kept for as long as the port has a set in this role, so that round robin goes on where it was.
+    pub(crate) id: u32,
+    /// Where its endpoints are; `None` without endpoints.
+    pub(crate) block: Option<Block>,
+    pub(crate) outcome: Outcome,
+}
+
+impl Set {
+    pub(crate) fn value(&self) -> ServiceValue {
+        let flags = match self.outcome {
+            Outcome::Endpoints(_) => 0,
+            Outcome::Reject => SERVICE_REJECT,
+            Outcome::Drop => SERVICE_DROP,
+        };
+        let (base, count) = self.block.map_or((0, 0), |block| (block.base, block.count));
+        ServiceValue { set_id: self.id, base, count, flags }
+    }
+}
+
+/// See the module. `sets` is indexed by [`Role`]; the second is `None` while both roles have the same outcome.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Port {
+    /// Frontends and the index of their set, sorted.
+    pub(crate) frontends: Vec<(FrontendKey, usize)>,
+    pub(crate) sets: [Option<Set>; 2],
+    /// Elements of `CONNECTIONS` of all endpoints of both sets, sorted by address.
+    pub(crate) counters: Vec<(SocketAddr, u32)>,
+}
+
+impl Port {
+    /// What the frontend leads to.
+    pub(crate) fn value(&self, frontend: &FrontendKey) -> Option<ServiceValue> {
+        let place = self.frontends.binary_search_by_key(frontend, |(key, _)| *key).ok()?;
+        self.sets[self.frontends[place].1].as_ref().map(Set::value)
+    }
+
+    /// The counter of an endpoint.
+    pub(crate) fn counter(&self, endpoint: &SocketAddr) -> Option<u32> {
+        let place = self.counters.binary_search_by_key(endpoint, |(address, _)| *address).ok()?;
+        Some(self.counters[place].1)
+    }
+
+    /// Everything it has in array maps.
+    pub(crate) fn items(&self, family: IpFamily) -> impl Iterator<Item = Item> {
+        let blocks = self.sets.iter().flatten().filter_map(move |set| Some(Item::Block(family, set.block?)));
+        let sets = self.sets.iter().flatten().map(|set| Item::Set(set.id));
+        blocks.chain(sets).chain(self.counters.iter().map(|&(_, counter)| Item::Counter(counter)))
+    }
+
+    /// The endpoints of both sets, sorted, each once.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let mut endpoints: Vec<_> =
+            self.sets.iter().flatten().flat_map(|set| set.outcome.endpoints()).copied().collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        endpoints
+    }
+
+    /// The port as `plan` wants it, keeping of `self` what stays as it is: the ids of its sets, blocks with the same endpoints, the
+    /// counters of endpoints that remain. What is new is appended to `writes`.
+    pub(crate) fn planned(
+        &self,
+        plan: &ServicePortPlan,
+        storage: &mut Storage,
+        writes: &mut Writes,
+    ) -> Result<Self, Full> {
+        let family = plan.key.family;
+        let mut next = Self { frontends: indexed_frontends(plan), ..Self::default() };
+        let wanted = [Role::Internal, Role::External].map(|role| {
+            let used = next.frontends.iter().any(|(_, index)| *index == role as usize);
+            used.then_some(outcome(plan, role))
+        });
+
+        let mut endpoints: Vec<SocketAddr> =
+            wanted.iter().flatten().flat_map(|outcome| outcome.endpoints()).map(address).collect();
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        let is_new = |endpoint: &&SocketAddr| self.counter(endpoint).is_none();
+        let mut request = Request { counters: endpoints.iter().filter(is_new).count(), ..Request::default() };
+        for (index, outcome) in wanted.iter().enumerate() {
+            let Some(outcome) = outcome else { continue };
+            request.sets += usize::from(self.sets[index].is_none());
+            if !outcome.endpoints().is_empty() && self.unchanged_block(index, outcome).is_none() {
+                request.blocks.push(length(outcome));
+            }
+        }
+        let mut grant = storage.allocate(family, &request)?;
+
+        writes.counters.extend(&grant.counters);
+        writes.turns.extend(&grant.sets);
+        let mut counter_of = |endpoint: SocketAddr| {
+            let counter = self.counter(&endpoint).or_else(|| grant.counters.pop_front());
+            (endpoint, counter.expect("as many counters as new endpoints were granted"))
+        };
+        next.counters = endpoints.into_iter().map(&mut counter_of).collect();
+        for (index, outcome) in wanted.into_iter().enumerate() {
+            let Some(outcome) = outcome else { continue };
+            let old = self.sets[index].as_ref();
+            let id =
+                old.map_or_else(|| grant.sets.pop_front().expect("one was granted for each new set"), |set| set.id);
+            let block = match self.unchanged_block(index, outcome) {
+                None if !outcome.endpoints().is_empty() => {
+                    let block = grant.blocks.pop_front().expect("one was granted for each changed set");
+                    next.write_block(block, outcome, writes.slots(family));
+                    Some(block)
+                }
+                unchanged => unchanged,
+            };
+            next.sets[index] = Some(Set { id, block, outcome: outcome.clone() });
+        }
+        Ok(next)
+    }
+
+    /// The block of a set whose endpoints are already those of `outcome`. Counters need no look: they stay with their endpoints.
+    fn unchanged_block(&self, index: usize, outcome: &Outcome) -> Option<Block> {
+        let set = self.sets[index].as_ref()?;
+        let (old, new) = (set.outcome.endpoints(), outcome.endpoints());
+        // Endpoints are compared without `local`, which no program reads.
+        old.iter().map(address).eq(new.iter().map(address)).then_some(set.block).flatten()
+    }
+
+    fn write_block(&self, block: Block, outcome: &Outcome, slots: &mut Vec<(u32, Slot)>) {
+        for (index, endpoint) in (block.base..).zip(outcome.endpoints()) {
+            let endpoint = address(endpoint);
+            let counter = self.counter(&endpoint).expect("every endpoint of the plan has a counter by now");
+            slots.push((index, Slot { endpoint, counter }));
+        }
+    }
+}
+
+/// The frontends with the index of the set each leads to: one set for both roles if their outcomes are equal, so that they take turns
+/// together.
+fn indexed_frontends(plan: &ServicePortPlan) -> Vec<(FrontendKey, usize)> {
+    let shared = plan.internal == plan.external_from_node;
+    let index = |role| if shared { Role::Internal as usize } else { role as usize };
+    frontends(plan).into_iter().map(|(key, role)| (key, index(role))).collect()
+}
+
+fn outcome(plan: &ServicePortPlan, role: Role) -> &Outcome {
+    match role {
+        Role::Internal => &plan.internal,
+        Role::External => &plan.external_from_node,
+    }
+}
+
+fn length(outcome: &Outcome) -> u32 {
+    u32::try_from(outcome.endpoints().len()).expect("fewer than 2^32 endpoints fit in memory")
+}
+
+pub(crate) fn address(endpoint: &Endpoint) -> SocketAddr {
+    SocketAddr::new(endpoint.address, endpoint.port)
+}
