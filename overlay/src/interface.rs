@@ -90,6 +90,33 @@ pub(crate) fn choose(
     families.map(|family| Ok((family, choose_one(choice, family, inventory)?))).collect()
 }
 
+/// Looks again at what was chosen. The node does not move to another interface or address while the old one exists: a
+/// second default route that comes and goes would tear the tunnel each time.
+///
+/// # Errors
+/// The interface is gone, or has no address left.
+pub(crate) fn refresh(
+    choice: &InterfaceChoice,
+    current: &BTreeMap<Family, Underlay>,
+    inventory: &Inventory,
+) -> Result<BTreeMap<Family, Underlay>, InterfaceError> {
+    let again = |(family, old): (&Family, &Underlay)| {
+        let mut choice = choice.clone();
+        if choice.interfaces.is_empty() && choice.public_address(*family).is_none() {
+            choice.interfaces = vec![old.name.clone()];
+        }
+        let mut new = choose_one(&choice, *family, inventory)?;
+        let still_there =
+            inventory.usable(*family).any(|entry| entry.link == new.link && entry.address.ip() == old.address);
+        if still_there {
+            new.address = old.address;
+            new.public_address = old.public_address;
+        }
+        Ok((*family, new))
+    };
+    current.iter().map(again).collect()
+}
+
 fn choose_one(choice: &InterfaceChoice, family: Family, inventory: &Inventory) -> Result<Underlay, InterfaceError> {
     let fail = |reason: String| InterfaceError { family, reason, looked_at: Looked { inventory, family }.to_string() };
     let public = choice.public_address(family);

@@ -2,16 +2,28 @@
 //!
 //! Compatible with flannel on the wire, in its files and in its lease formats, so that a cluster may run both.
 
+mod apply;
 mod atomic_file;
+mod cleanup;
 mod dir;
+mod events;
 mod family;
+mod forwarding;
 mod interface;
+mod join;
 mod lease;
+mod masquerade;
 mod netconf;
+mod observe;
 mod plan;
 mod pool;
+mod reconcile;
+mod retry;
+mod start;
+mod status;
 mod subnet_env;
 
+pub use cleanup::{CleanupConfig, CleanupError, cleanup};
 pub use dir::DirLeases;
 pub use family::Family;
 pub use interface::{InterfaceChoice, InterfaceError};
@@ -22,4 +34,6 @@ pub use lease::{
 pub use netconf::{NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
 pub use plan::ObjectKind;
 pub use pool::SubnetPool;
+pub use start::{OverlayConfig, OverlayHandle, StartError, start};
+pub use status::{FamilyStatus, OverlayStatus, PeerState, PeerStatus, RejectedStatus};
 pub use subnet_env::{SubnetEnv, SubnetEnvError, SubnetEnvFamily};

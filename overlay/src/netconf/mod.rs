@@ -51,7 +51,7 @@ pub struct PodNetwork {
 /// Options of the `vxlan` backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vxlan {
-    /// VXLAN network identifier, 0..=16,777,215.
+    /// VXLAN network identifier, 0..=9,999,999 (0..=9,999 with IPv6: it is part of the device's name).
     pub vni: u32,
     /// UDP destination port; 0 = the kernel's, 8472.
     pub port: u16,
@@ -238,6 +238,12 @@ fn bound(
     None
 }
 
+/// 24 bits (RFC 7348), but it also becomes part of the device's name, which has room for 15 characters.
+fn vni(fields: &mut Fields<'_>, ipv6: bool) -> u32 {
+    let largest = if ipv6 { 9_999 } else { 9_999_999 };
+    fields.number("VNI", 0..=largest).and_then(|vni| u32::try_from(vni).ok()).unwrap_or(1)
+}
+
 fn vxlan(object: &Map<String, Value>, ipv6: bool) -> Result<Vxlan, Vec<NetConfError>> {
     let mut fields = Fields::new("Backend.", object);
     match fields.raw("Type") {
@@ -266,9 +272,9 @@ fn vxlan(object: &Map<String, Value>, ipv6: bool) -> Result<Vxlan, Vec<NetConfEr
         fields.refuse("MTU", mtu, format!("0 (that of the interface), or {smallest} to 65535"));
     }
     let conf = Vxlan {
-        vni: fields.number("VNI", 0..=0xff_ffff).map_or(1, |vni| vni as u32),
-        port: fields.number("Port", 0..=65_535).map_or(0, |port| port as u16),
-        mtu: fields.number("MTU", 0..=65_535).filter(|mtu| *mtu != 0).map(|mtu| mtu as u32),
+        vni: vni(&mut fields, ipv6),
+        port: fields.number("Port", 0..=65_535).and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
+        mtu: fields.number("MTU", 0..=65_535).and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| *mtu != 0),
         gbp: fields.boolean("GBP", false),
     };
     let mistakes = fields.into_mistakes();

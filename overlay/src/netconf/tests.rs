@@ -64,7 +64,7 @@ fn all_mistakes_are_reported_together() {
         fields,
         ["EnableIPv6", "Network", "Backend.DirectRouting", "Backend.MTU", "Backend.VNI", "Backend.Port"]
     );
-    assert_eq!(mistakes[4].to_string(), "Backend.VNI: 16777216 is not allowed; allowed: 0 to 16777215");
+    assert_eq!(mistakes[4].to_string(), "Backend.VNI: 16777216 is not allowed; allowed: 0 to 9999999");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(crate) enum Action {
 }
 
 /// Kinds of object that are repaired, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ObjectKind {
     /// The VXLAN device: existence, attributes, up.

@@ -19,7 +19,7 @@ use ipnetwork::IpNetwork;
 pub use self::action::ObjectKind;
 pub(crate) use self::{
     action::{Action, Step, Subject},
-    desired::{Local, PeerProblem, desired},
+    desired::{Local, PeerProblem, VXLAN, desired},
     state::{Desired, DesiredFamily, Device, Observed, ObservedDevice, ObservedFamily, Peer, VxlanIdentity},
 };
 use crate::{family::Family, lease::Mac};

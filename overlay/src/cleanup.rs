@@ -1,0 +1,101 @@
+//! Removes from the node exactly what the overlay put there.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use weft_netlink::{LinkKind, Netlink, RouteFilter};
+
+use crate::{family::Family, lease::LeaseManager, masquerade, netconf, observe, subnet_env::SubnetEnv};
+
+/// What to remove.
+#[derive(Clone, Debug)]
+pub struct CleanupConfig {
+    /// VNI of the devices.
+    pub vni: u32,
+    /// Where `subnet.env` is.
+    pub subnet_file: PathBuf,
+    /// The node whose lease is given back.
+    pub node_name: String,
+}
+
+/// Something could not be removed; everything else was.
+#[derive(Debug, thiserror::Error)]
+#[error("not removed: {}", failures.join("; "))]
+pub struct CleanupError {
+    /// What, and why.
+    pub failures: Vec<String>,
+}
+
+/// Removes devices (with their addresses, routes, neighbours and forwarding entries), unreachable routes, the nftables table,
+/// `subnet.env` and, given `leases`, this node's lease, from the network namespace of the calling thread. What is gone already
+/// is fine. Kernel parameters stay: others may rely on them by now. Returns what was there.
+///
+/// Do not hold up the calling thread's other tasks with it: the kernel part blocks, for some milliseconds.
+///
+/// # Errors
+/// [`CleanupError`] names all that is left.
+pub async fn cleanup(config: &CleanupConfig, leases: Option<&dyn LeaseManager>) -> Result<Vec<String>, CleanupError> {
+    let mut teardown = Teardown::default();
+    match Netlink::open() {
+        Ok(netlink) => {
+            for family in Family::ALL {
+                let device = netconf::device_name(config.vni, family);
+                teardown.note(remove_device(&netlink, &device));
+            }
+            teardown.note(remove_unreachable(&netlink));
+        }
+        Err(error) => teardown.note::<weft_netlink::Error>(Err(error)),
+    }
+    let table = masquerade::remove();
+    teardown.note(table.map(|was| was.then(|| "table inet weft-overlay".into())));
+    let had_file = config.subnet_file.exists();
+    let file = SubnetEnv::remove(&config.subnet_file);
+    teardown.note(file.map(|()| had_file.then(|| config.subnet_file.display().to_string())));
+    if let Some(leases) = leases {
+        let released = leases.release(&config.node_name).await;
+        teardown.note(released.map(|()| Some(format!("lease of {}", config.node_name))));
+    }
+    teardown.finish()
+}
+
+fn remove_device(netlink: &Netlink, name: &str) -> weft_netlink::Result<Option<String>> {
+    match netlink.link_by_name(name)? {
+        Some(link) if matches!(link.kind, LinkKind::Vxlan(_)) => {
+            netlink.delete_link(link.index).map(|()| Some(format!("device {name}")))
+        }
+        // Not a VXLAN device: not made by us.
+        _ => Ok(None),
+    }
+}
+
+fn remove_unreachable(netlink: &Netlink) -> weft_netlink::Result<Option<String>> {
+    let ours: BTreeSet<_> = netlink
+        .routes(&RouteFilter::default())?
+        .into_iter()
+        .filter(observe::is_our_unreachable)
+        .map(|route| route.destination)
+        .collect();
+    for destination in &ours {
+        netlink.delete_route(&observe::unreachable_route(*destination))?;
+    }
+    let list: Vec<String> = ours.iter().map(|d| format!("unreachable route {d}")).collect();
+    Ok((!list.is_empty()).then(|| list.join(", ")))
+}
+
+#[derive(Default)]
+struct Teardown {
+    removed: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Teardown {
+    fn note<E: std::fmt::Display>(&mut self, result: Result<Option<String>, E>) {
+        match result {
+            Ok(removed) => self.removed.extend(removed),
+            Err(error) => self.failures.push(error.to_string()),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<String>, CleanupError> {
+        if self.failures.is_empty() { Ok(self.removed) } else { Err(CleanupError { failures: self.failures }) }
+    }
+}

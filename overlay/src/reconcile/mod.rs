@@ -1,0 +1,384 @@
+//! One node's overlay: desired state from leases, observed state from the kernel, and the passes that bring them together.
+//!
+//! Synchronous; `run` decides when a pass is due.
+
+mod report;
+mod run;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use ipnetwork::IpNetwork;
+use tracing::{debug, info, warn};
+use weft_netlink::{Event, Netlink};
+
+pub(crate) use self::run::{Start, run};
+use crate::{
+    apply,
+    events::Known,
+    family::Family,
+    forwarding,
+    interface::{self, InterfaceChoice, Underlay},
+    join::lease_request,
+    lease::{Lease, LeaseRequest, LeaseSnapshot},
+    masquerade::{self, Masquerade, MasqueradedNetwork},
+    netconf::NetConf,
+    observe::{self, Devices},
+    plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Step, Subject},
+    retry::Retries,
+    subnet_env::{SubnetEnv, SubnetEnvFamily},
+};
+
+/// What a pass is for: only deviations that somebody else caused are repairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Leases or the underlay changed, or it is the first pass.
+    NewDesired,
+    /// The kernel reported a change of ours, or a retry is due.
+    Event,
+    /// The regular look at everything, also at what reports no changes.
+    Check,
+}
+
+/// What can fail on its own and is tried again on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    Observe,
+    Kernel(Family, Subject),
+    Forwarding,
+    Masquerade,
+    SubnetFile,
+}
+
+/// Fixed for the life of the agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) node_name: String,
+    pub(crate) net_conf: NetConf,
+    pub(crate) interface: InterfaceChoice,
+    pub(crate) ip_masq: bool,
+    pub(crate) subnet_file: PathBuf,
+}
+
+pub(crate) struct Reconciler {
+    settings: Settings,
+    netlink: Netlink,
+    underlay: BTreeMap<Family, Underlay>,
+    lease: Lease,
+    snapshot: Arc<LeaseSnapshot>,
+    desired: Desired,
+    problems: Vec<PeerProblem>,
+    /// `None`: unknown, because something failed or somebody interfered.
+    observed: Option<Observed>,
+    devices: Devices,
+    masquerade: Masquerade,
+    retries: Retries<Task>,
+    repairs: BTreeMap<ObjectKind, u64>,
+    /// Everything this node needs was in place once.
+    complete: bool,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        settings: Settings,
+        netlink: Netlink,
+        underlay: BTreeMap<Family, Underlay>,
+        lease: Lease,
+        snapshot: Arc<LeaseSnapshot>,
+    ) -> Self {
+        let mut new = Self {
+            settings,
+            netlink,
+            underlay,
+            lease,
+            snapshot,
+            desired: Desired::default(),
+            problems: Vec::new(),
+            observed: None,
+            devices: Devices::new(),
+            masquerade: Masquerade::default(),
+            retries: Retries::default(),
+            repairs: BTreeMap::new(),
+            complete: false,
+        };
+        new.derive();
+        new
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn set_snapshot(&mut self, snapshot: Arc<LeaseSnapshot>) {
+        self.snapshot = snapshot;
+        self.derive();
+    }
+
+    pub(crate) fn set_lease(&mut self, lease: Lease) {
+        self.lease = lease;
+        self.derive();
+    }
+
+    /// What the node's lease should be: the subnets it holds, with the addresses it has now.
+    pub(crate) fn announcement(&self) -> LeaseRequest {
+        lease_request(&self.settings, &self.underlay, self.lease.attributes.clone(), Some(self.lease.subnets))
+    }
+
+    /// Whether everyone else sees that lease.
+    pub(crate) fn is_announced(&self) -> bool {
+        let wanted = Lease { subnets: self.lease.subnets, attributes: self.announcement().attributes };
+        let key = wanted.subnets.to_string();
+        self.snapshot.leases.contains(&wanted) && !self.snapshot.rejected.iter().any(|rejected| rejected.object == key)
+    }
+
+    /// Recomputes the desired state. What changed is tried at once, however often its former self failed.
+    fn derive(&mut self) {
+        let local = Local { net_conf: &self.settings.net_conf, lease: &self.lease, underlay: &self.underlay };
+        let (desired, problems) = plan::desired(local, &self.snapshot);
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            warn!(subnet = %problem.subnets, reason = problem.reason, "peer cannot be served");
+        }
+        let old = std::mem::replace(&mut self.desired, desired);
+        self.problems = problems;
+        let new = &self.desired;
+        self.retries.retain(|task| match task {
+            Task::Kernel(family, subject) => same_subject(old.families.get(family), new.families.get(family), *subject),
+            _ => true,
+        });
+    }
+
+    /// Looks at the underlay again: its address, MTU or index may have changed. True if so.
+    pub(crate) fn refresh_underlay(&mut self) -> bool {
+        let families: Vec<Family> = self.underlay.keys().copied().collect();
+        let found = interface::inventory(&self.netlink).map_err(|error| error.to_string());
+        let chosen = found.and_then(|inventory| {
+            interface::refresh(&self.settings.interface, &self.underlay, &inventory).map_err(|error| error.to_string())
+        });
+        match chosen {
+            Ok(chosen) if chosen != self.underlay => {
+                info!(?families, "the underlay changed");
+                self.underlay = chosen;
+                self.derive();
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                // Usual while an interface is being reconfigured. The tunnel stays as it was.
+                debug!(error, "the underlay cannot be determined");
+                false
+            }
+        }
+    }
+
+    /// Whether one of `events` says that our objects are not as they were left. Forgets what was known then.
+    pub(crate) fn notice(&mut self, events: &[Event]) -> bool {
+        let contradicted = match &self.observed {
+            None => return true,
+            Some(observed) => {
+                let known =
+                    Known { desired: &self.desired, observed, devices: &self.devices, underlay: &self.underlay };
+                events.iter().any(|event| known.contradicts(event))
+            }
+        };
+        if contradicted {
+            self.observed = None;
+        }
+        contradicted
+    }
+
+    /// Forgets what is known of the kernel, so that the next pass looks at all of it.
+    pub(crate) fn forget_observed(&mut self) {
+        self.observed = None;
+    }
+
+    /// When something that failed is to be tried again.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        self.retries.next()
+    }
+
+    /// Whether this node's own part is complete.
+    pub(crate) fn is_ready(&self) -> bool {
+        let own_failures =
+            self.retries.errors().any(|(task, _)| !matches!(task, Task::Kernel(_, Subject::Peer(_) | Subject::Stale)));
+        self.complete && !own_failures
+    }
+
+    /// One pass: everything that is not as desired, and whose time has come, is put right.
+    pub(crate) fn pass(&mut self, cause: Cause, now: Instant) {
+        let kernel = self.kernel_pass(cause, now);
+        let forwarding = self.attempt(Task::Forwarding, ObjectKind::Sysctl, cause, now, |node| {
+            forwarding::ensure(&node.desired, &node.underlay).map_err(|error| error.to_string())
+        });
+        let masquerade = self.attempt(Task::Masquerade, ObjectKind::Masquerade, cause, now, |node| {
+            node.masquerade(cause == Cause::Check)
+        });
+        // Pods are started as soon as the file is there.
+        if kernel && forwarding && masquerade {
+            self.complete = self
+                .attempt(Task::SubnetFile, ObjectKind::SubnetFile, cause, now, |node| node.write_subnet_env())
+                || self.complete;
+        }
+    }
+
+    /// Runs one of the tasks outside netlink; true if all is well. `work` returns how much it had to change.
+    fn attempt(
+        &mut self,
+        task: Task,
+        kind: ObjectKind,
+        cause: Cause,
+        now: Instant,
+        work: impl FnOnce(&mut Self) -> Result<u64, String>,
+    ) -> bool {
+        if self.retries.is_waiting(&task, now) {
+            return false;
+        }
+        match work(self) {
+            Ok(changes) => {
+                let repair = cause != Cause::NewDesired && self.complete && !self.retries.has_failed(&task);
+                if changes > 0 && repair {
+                    info!(?kind, "repaired");
+                    *self.repairs.entry(kind).or_default() += changes;
+                }
+                self.retries.forget(&task);
+                true
+            }
+            Err(error) => {
+                warn!(?task, error, "failed, will be tried again");
+                self.retries.failed(task, now, error);
+                false
+            }
+        }
+    }
+
+    /// `verify`: look whether the table is still there, which costs a process.
+    fn masquerade(&mut self, verify: bool) -> Result<u64, String> {
+        let changed = if self.settings.ip_masq {
+            let networks: Vec<_> = self
+                .desired
+                .families
+                .values()
+                .map(|family| MasqueradedNetwork { network: family.network, subnet: family.subnet })
+                .collect();
+            self.masquerade.ensure(&networks, verify)
+        } else if self.complete {
+            // Once is enough: nobody else makes a table of that name.
+            Ok(false)
+        } else {
+            masquerade::remove()
+        };
+        changed.map(u64::from).map_err(|error| error.to_string())
+    }
+
+    fn write_subnet_env(&self) -> Result<u64, String> {
+        let family = |family| {
+            self.desired
+                .families
+                .get(&family)
+                .map(|state| SubnetEnvFamily { network: state.network, subnet: state.subnet })
+        };
+        let mtu = self.pod_mtu().ok_or("no family is up")?;
+        let env = SubnetEnv { ipv4: family(Family::V4), ipv6: family(Family::V6), mtu, ip_masq: self.settings.ip_masq };
+        env.write(&self.settings.subnet_file).map(u64::from).map_err(|error| error.to_string())
+    }
+
+    /// The file has one MTU for both families, so it is the smaller.
+    fn pod_mtu(&self) -> Option<u32> {
+        self.desired.families.values().map(|family| family.device.mtu).min()
+    }
+
+    /// Brings links, addresses, routes, neighbours and FDB to the desired state; true if this node's own part is.
+    fn kernel_pass(&mut self, cause: Cause, now: Instant) -> bool {
+        if self.retries.is_waiting(&Task::Observe, now) {
+            return false;
+        }
+        let mut observed = match self.observed.take() {
+            Some(observed) => observed,
+            None => match observe::observe(&self.netlink, &self.desired) {
+                Ok((observed, devices)) => {
+                    self.retries.forget(&Task::Observe);
+                    self.devices = devices;
+                    observed
+                }
+                Err(error) => {
+                    self.retries.failed(Task::Observe, now, error.to_string());
+                    return false;
+                }
+            },
+        };
+        let steps = self.due(plan::plan(&self.desired, &observed), now);
+        let failures = apply::apply(&self.netlink, &self.desired, &steps, &mut observed, &mut self.devices);
+        let failed: BTreeSet<(Family, Subject)> =
+            failures.iter().map(|failure| (failure.family, failure.subject)).collect();
+        if cause != Cause::NewDesired && self.complete {
+            self.count_repairs(&steps, &failed);
+        }
+        self.retries.retain(|task| match task {
+            // What is not even in the plan, or was done, has not failed any more.
+            Task::Kernel(family, subject) => {
+                failed.contains(&(*family, *subject))
+                    || !steps.iter().any(|step| (step.family, step.subject) == (*family, *subject))
+            }
+            _ => true,
+        });
+        // After an error nothing is certain: look before the next plan.
+        if failures.is_empty() {
+            self.observed = Some(observed);
+        }
+        for failure in failures {
+            let error = failure.error.to_string();
+            warn!(family = %failure.family, subject = ?failure.subject, error, "failed, will be tried again");
+            self.retries.failed(Task::Kernel(failure.family, failure.subject), now, error);
+        }
+        !self.desired.families.is_empty()
+            && !self
+                .desired
+                .families
+                .keys()
+                .any(|family| self.retries.has_failed(&Task::Kernel(*family, Subject::Node)))
+    }
+
+    /// Leaves out what failed and is not due yet; with the node's own part waits all of its family.
+    fn due(&mut self, mut steps: Vec<Step>, now: Instant) -> Vec<Step> {
+        let planned: BTreeSet<_> = steps.iter().map(|step| (step.family, step.subject)).collect();
+        self.retries.retain(|task| match task {
+            // Somebody else did what failed, or it is no longer wanted.
+            Task::Kernel(family, subject) => planned.contains(&(*family, *subject)),
+            _ => true,
+        });
+        steps.retain(|step| {
+            [Subject::Node, step.subject]
+                .into_iter()
+                .all(|subject| !self.retries.is_waiting(&Task::Kernel(step.family, subject), now))
+        });
+        steps
+    }
+
+    fn count_repairs(&mut self, steps: &[Step], failed: &BTreeSet<(Family, Subject)>) {
+        for step in steps {
+            let key = (step.family, step.subject);
+            // The end of a failure of ours is no repair of somebody else's change.
+            if !failed.contains(&key) && !self.retries.has_failed(&Task::Kernel(key.0, key.1)) {
+                info!(family = %step.family, action = %step.action, "repaired");
+                *self.repairs.entry(step.action.kind()).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Whether what a failure was about is still the same.
+fn same_subject(old: Option<&plan::DesiredFamily>, new: Option<&plan::DesiredFamily>, subject: Subject) -> bool {
+    let peer = |state: Option<&plan::DesiredFamily>, subnet: &IpNetwork| {
+        state.and_then(|state| state.peers.get(subnet).copied())
+    };
+    match subject {
+        Subject::Peer(subnet) => peer(old, &subnet) == peer(new, &subnet),
+        Subject::Node => {
+            old.map(|state| (&state.device, state.subnet)) == new.map(|state| (&state.device, state.subnet))
+        }
+        Subject::Stale => true,
+    }
+}

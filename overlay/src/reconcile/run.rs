@@ -1,0 +1,275 @@
+//! When passes happen: at start, on new leases, on kernel events, at retries, and regularly.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep_until,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weft_netlink::{Event, Netlink};
+
+use super::{Cause, Reconciler, Settings};
+use crate::{
+    family::Family,
+    interface::Underlay,
+    join::{Joined, Joiner},
+    lease::{Lease, LeaseError, LeaseManager, LeaseSnapshot},
+    plan::VXLAN,
+    status::OverlayStatus,
+};
+
+/// Shortest time between two passes that events caused. Events that come meanwhile are taken together, and a program that
+/// fights us over an object cannot keep the node busy.
+const EVENT_SPACING: Duration = Duration::from_millis(20);
+
+/// How soon a lease is looked at again that was published but is not in the snapshots yet.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+const ANNOUNCE_LONGEST: Duration = Duration::from_secs(30);
+
+/// How soon joining is tried again.
+const JOIN_FIRST: Duration = Duration::from_millis(250);
+const JOIN_LONGEST: Duration = Duration::from_secs(10);
+
+/// Everything the worker thread needs.
+pub(crate) struct Start {
+    pub(crate) settings: Settings,
+    pub(crate) netlink: Netlink,
+    pub(crate) underlay: BTreeMap<Family, Underlay>,
+    pub(crate) events: mpsc::Receiver<Vec<Event>>,
+    pub(crate) leases: Arc<dyn LeaseManager>,
+    pub(crate) status: watch::Sender<OverlayStatus>,
+    pub(crate) check_interval: Duration,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Runs the overlay until shutdown, and leaves everything in place then. Passes are never cut short.
+pub(crate) async fn run(start: Start) {
+    let shutdown = start.shutdown.clone();
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {}
+        () = serve(start) => {}
+    }
+}
+
+async fn serve(start: Start) {
+    let Start { settings, netlink, underlay, events, leases, status, check_interval, .. } = start;
+    let joiner = Joiner { settings: &settings, netlink: &netlink, underlay: &underlay, leases: &leases };
+    let Joined { lease, snapshots, snapshot } = join(&joiner, &status).await;
+    let reconciler = Reconciler::new(settings, netlink, underlay, lease, snapshot);
+    let server =
+        Server { reconciler, leases, snapshots, events, status, check_interval, announcement: Announcement::default() };
+    server.run().await;
+}
+
+/// Gets a lease, however long that takes.
+async fn join(joiner: &Joiner<'_>, status: &watch::Sender<OverlayStatus>) -> Joined {
+    let mut delay = JOIN_FIRST;
+    loop {
+        match joiner.join().await {
+            Ok(joined) => return joined,
+            Err(error) => {
+                let error = error.to_string();
+                warn!(error, "no lease yet");
+                status.send_modify(|status| {
+                    status.backend = VXLAN.to_owned();
+                    status.subnet_manager = joiner.leases.describe();
+                    status.error = Some(error);
+                });
+            }
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(JOIN_LONGEST);
+    }
+}
+
+struct Server {
+    reconciler: Reconciler,
+    leases: Arc<dyn LeaseManager>,
+    snapshots: watch::Receiver<Option<Arc<LeaseSnapshot>>>,
+    events: mpsc::Receiver<Vec<Event>>,
+    status: watch::Sender<OverlayStatus>,
+    check_interval: Duration,
+    announcement: Announcement,
+}
+
+/// The publishing of the own lease, beside the passes: it may wait for a server.
+#[derive(Default)]
+struct Announcement {
+    running: Option<JoinHandle<Result<Lease, LeaseError>>>,
+    not_before: Option<Instant>,
+    delay: Duration,
+    error: Option<String>,
+}
+
+/// Why the server woke up.
+enum Wake {
+    Leases,
+    Unwatched,
+    Events(Vec<Event>),
+    Announced(Result<Lease, LeaseError>),
+    Timer,
+}
+
+impl Server {
+    async fn run(mut self) {
+        self.pass(Cause::NewDesired);
+        let mut next_check = Instant::now() + self.check_interval;
+        let mut last_event_pass = Instant::now();
+        loop {
+            match self.wait(next_check).await {
+                Wake::Leases => {
+                    self.take_snapshot();
+                    self.pass(Cause::NewDesired);
+                }
+                Wake::Unwatched => self.watch_again().await,
+                Wake::Events(events) => {
+                    if self.reconciler.notice(&events) {
+                        sleep_until((last_event_pass + EVENT_SPACING).into()).await;
+                        // The state is unknown now: what these say is about to be observed.
+                        while self.events.try_recv().is_ok() {}
+                        let moved = self.reconciler.refresh_underlay();
+                        self.pass(if moved { Cause::NewDesired } else { Cause::Event });
+                        last_event_pass = Instant::now();
+                    }
+                }
+                Wake::Announced(result) => self.announced(result),
+                Wake::Timer if Instant::now() >= next_check => {
+                    next_check = Instant::now() + self.check_interval;
+                    self.reconciler.forget_observed();
+                    self.reconciler.refresh_underlay();
+                    self.pass(Cause::Check);
+                }
+                Wake::Timer => self.pass(Cause::Event),
+            }
+        }
+    }
+
+    async fn wait(&mut self, next_check: Instant) -> Wake {
+        let timers = [self.reconciler.next_retry(), self.announcement.due()];
+        let next = timers.into_iter().flatten().fold(next_check, Instant::min);
+        let announced = async {
+            match &mut self.announcement.running {
+                Some(running) => running.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.snapshots.changed() => match changed {
+                Ok(()) => Wake::Leases,
+                Err(_) => Wake::Unwatched,
+            },
+            Some(events) = self.events.recv() => Wake::Events(events),
+            announced = announced => Wake::Announced(announced.unwrap_or_else(|error| {
+                Err(LeaseError::Backend { doing: "publish the lease".into(), source: error.into() })
+            })),
+            () = sleep_until(next.into()) => Wake::Timer,
+        }
+    }
+
+    fn pass(&mut self, cause: Cause) {
+        let was_ready = self.reconciler.is_ready();
+        self.reconciler.pass(cause, Instant::now());
+        self.announce_if_needed();
+        self.report();
+        if !was_ready && self.reconciler.is_ready() {
+            info!(subnets = %self.reconciler.lease().subnets, "overlay is up");
+        }
+    }
+
+    fn report(&self) {
+        let status = self.reconciler.status(self.leases.describe(), self.announcement.error.as_deref());
+        self.status.send_if_modified(|current| {
+            let modified = *current != status;
+            *current = status;
+            modified
+        });
+    }
+
+    fn take_snapshot(&mut self) {
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        if let Some(snapshot) = snapshot {
+            self.reconciler.set_snapshot(snapshot);
+        }
+    }
+
+    /// A manager that stopped watching by itself has a bug or lost its thread; peers stay as they are meanwhile.
+    async fn watch_again(&mut self) {
+        tokio::time::sleep(ANNOUNCE_AGAIN).await;
+        match self.leases.watch().await {
+            Ok(snapshots) => {
+                self.snapshots = snapshots;
+                self.snapshots.mark_changed();
+            }
+            Err(error) => warn!(%error, "leases are not watched"),
+        }
+    }
+
+    /// Publishes the own lease again if others cannot see it, or see something else.
+    fn announce_if_needed(&mut self) {
+        if self.reconciler.is_announced() {
+            self.announcement.settle();
+            return;
+        }
+        let now = Instant::now();
+        if self.announcement.running.is_some() || self.announcement.not_before.is_some_and(|time| now < time) {
+            return;
+        }
+        let request = self.reconciler.announcement();
+        info!(subnets = %self.reconciler.lease().subnets, "publishing the lease again");
+        let leases = Arc::clone(&self.leases);
+        self.announcement.running = Some(tokio::spawn(async move { leases.acquire(&request).await }));
+    }
+
+    fn announced(&mut self, result: Result<Lease, LeaseError>) {
+        self.announcement.finish(Instant::now());
+        match result {
+            Ok(lease) => {
+                self.announcement.error = None;
+                if lease != *self.reconciler.lease() {
+                    if lease.subnets != self.reconciler.lease().subnets {
+                        warn!(
+                            old = %self.reconciler.lease().subnets,
+                            new = %lease.subnets,
+                            "the lease was lost and another taken; pods keep their old addresses"
+                        );
+                    }
+                    self.reconciler.set_lease(lease);
+                    self.pass(Cause::NewDesired);
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                warn!(error, "the lease could not be published");
+                self.announcement.error = Some(error);
+                self.report();
+            }
+        }
+    }
+}
+
+impl Announcement {
+    /// When to try again, if something is left to do.
+    fn due(&self) -> Option<Instant> {
+        self.not_before.filter(|_| self.running.is_none())
+    }
+
+    fn settle(&mut self) {
+        self.not_before = None;
+        self.delay = Duration::ZERO;
+        self.error = None;
+    }
+
+    fn finish(&mut self, now: Instant) {
+        self.running = None;
+        self.delay = (self.delay * 2).clamp(ANNOUNCE_AGAIN, ANNOUNCE_LONGEST);
+        self.not_before = Some(now + self.delay);
+    }
+}

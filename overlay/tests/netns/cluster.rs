@@ -1,0 +1,251 @@
+//! A few nodes on one machine: a network namespace each, joined by a bridge in a namespace of its own.
+//!
+//! Namespaces have no name: they go with the values here, also after a panic.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use weft_netlink::{AddressOptions, Netlink, Netns, Route, VethSpec};
+use weft_overlay::{
+    DirLeases, InterfaceChoice, NetConf, OverlayConfig, OverlayHandle, OverlayStatus, StartError, SubnetSource,
+};
+
+pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16"}"#;
+pub(crate) const DUAL_STACK: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48"}"#;
+
+/// Nodes, numbered from 1: `172.30.0.N` and `fd99::N` on their `eth0`.
+pub(crate) struct Cluster {
+    pub(crate) directory: TempDir,
+    underlay: Netns,
+}
+
+pub(crate) struct Node {
+    pub(crate) number: u8,
+    pub(crate) netns: Netns,
+    pub(crate) subnet_file: PathBuf,
+    leases: PathBuf,
+    running: Option<(OverlayHandle, CancellationToken)>,
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Self {
+        let underlay = Netns::create().unwrap();
+        run(&underlay, "ip link add br0 type bridge");
+        run(&underlay, "ip link set br0 up");
+        Self { directory: tempfile::tempdir().unwrap(), underlay }
+    }
+
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.directory.path().join("leases")
+    }
+
+    pub(crate) fn lease_files(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.leases().join("subnets"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A machine on the underlay, without an overlay yet.
+    pub(crate) fn machine(&self, number: u8) -> Node {
+        let netns = Netns::create().unwrap();
+        let port = format!("port{number}");
+        self.underlay
+            .run(|| {
+                let spec = VethSpec {
+                    name: &port,
+                    peer_name: "eth0",
+                    peer_netns: Some(std::os::fd::AsFd::as_fd(&netns)),
+                    mtu: Some(1500),
+                    mac: None,
+                    peer_mac: None,
+                };
+                Netlink::open().unwrap().create_veth(&spec).unwrap();
+            })
+            .unwrap();
+        run(&self.underlay, &format!("ip link set {port} master br0 up"));
+        for command in [
+            "ip link set lo up",
+            "ip link set eth0 up",
+            &format!("ip address add 172.30.0.{number}/24 dev eth0"),
+            &format!("ip address add fd99::{number}/64 dev eth0 nodad"),
+            "ip route add default via 172.30.0.254",
+            "ip route add default via fd99::fe",
+        ] {
+            run(&netns, command);
+        }
+        let subnet_file = self.directory.path().join(format!("node{number}/subnet.env"));
+        Node { number, netns, subnet_file, leases: self.leases(), running: None }
+    }
+
+    /// A machine whose overlay is up.
+    pub(crate) fn node(&self, number: u8, net_conf: &str) -> Node {
+        let mut node = self.machine(number);
+        node.start(net_conf);
+        node.until_ready();
+        node
+    }
+}
+
+impl Node {
+    pub(crate) fn config(&self, net_conf: &str) -> OverlayConfig {
+        OverlayConfig {
+            node_name: format!("n{}", self.number),
+            net_conf: NetConf::parse(net_conf, SubnetSource::Allocated).unwrap(),
+            interface: InterfaceChoice::default(),
+            ip_masq: true,
+            subnet_file: self.subnet_file.clone(),
+            check_interval: OverlayConfig::CHECK_INTERVAL,
+        }
+    }
+
+    pub(crate) fn start(&mut self, net_conf: &str) {
+        self.try_start(self.config(net_conf)).unwrap();
+    }
+
+    pub(crate) fn try_start(&mut self, config: OverlayConfig) -> Result<(), StartError> {
+        let shutdown = CancellationToken::new();
+        let leases = Arc::new(DirLeases::new(&self.leases));
+        let token = shutdown.clone();
+        let handle = self.netns.run(|| weft_overlay::start(config, leases, token)).unwrap()?;
+        self.running = Some((handle, shutdown));
+        Ok(())
+    }
+
+    /// As a killed agent: nothing is torn down.
+    pub(crate) fn stop(&mut self) {
+        if let Some((handle, shutdown)) = self.running.take() {
+            shutdown.cancel();
+            handle.join();
+        }
+    }
+
+    pub(crate) fn status(&self) -> OverlayStatus {
+        self.running.as_ref().unwrap().0.status().borrow().clone()
+    }
+
+    pub(crate) fn until_ready(&self) {
+        until(Duration::from_secs(5), || match self.status() {
+            status if status.ready => Ok(()),
+            status => Err(format!("{status:?}")),
+        });
+    }
+
+    /// Waits until the kernel has routes to that many peers.
+    pub(crate) fn until_peers(&self, number: usize) {
+        until(Duration::from_secs(5), || {
+            let routes = self.run("ip route show dev flannel.1");
+            if routes.lines().count() == number { Ok(()) } else { Err(routes) }
+        });
+    }
+
+    pub(crate) fn run(&self, command: &str) -> String {
+        run(&self.netns, command)
+    }
+
+    pub(crate) fn leases(&self) -> DirLeases {
+        DirLeases::new(&self.leases)
+    }
+
+    /// A pod: a namespace behind a veth, with a /32 that is routed, as weft-cni makes them.
+    pub(crate) fn pod(&self, address: IpAddr) -> Netns {
+        let pod = Netns::create().unwrap();
+        let host = address.is_ipv4().then_some("169.254.1.1").unwrap_or("fe80::1");
+        self.netns
+            .run(|| {
+                let spec = VethSpec {
+                    name: "pod0",
+                    peer_name: "eth0",
+                    peer_netns: Some(std::os::fd::AsFd::as_fd(&pod)),
+                    mtu: Some(1430),
+                    mac: None,
+                    peer_mac: None,
+                };
+                let netlink = Netlink::open().unwrap();
+                netlink.create_veth(&spec).unwrap();
+                let link = netlink.link_by_name("pod0").unwrap().unwrap().index;
+                let options = AddressOptions { no_dad: true, ..AddressOptions::default() };
+                netlink.replace_address(link, host.parse().unwrap(), options).unwrap();
+                netlink.set_up(link).unwrap();
+                let mut route = Route::new(address.into());
+                route.link = Some(link);
+                route.scope = weft_netlink::RouteScope::Link;
+                netlink.replace_route(&route).unwrap();
+            })
+            .unwrap();
+        for command in [
+            "ip link set lo up".to_owned(),
+            "ip link set eth0 up".to_owned(),
+            format!("ip address add {address} dev eth0{}", if address.is_ipv6() { " nodad" } else { "" }),
+            format!("ip route add {host} dev eth0"),
+            format!("ip route add default via {host} dev eth0"),
+        ] {
+            run(&pod, &command);
+        }
+        pod
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.stop();
+        }
+    }
+}
+
+/// Runs a command in a namespace; its output.
+pub(crate) fn run(netns: &Netns, command: &str) -> String {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let output = netns.run(|| Command::new(words[0]).args(&words[1..]).output()).unwrap().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Connects from one namespace to a server in another and back; the address the server saw.
+pub(crate) fn exchange(from: &Netns, to: &Netns, address: IpAddr) -> Result<IpAddr, String> {
+    let listener = to.run(|| TcpListener::bind(SocketAddr::new(address, 0))).unwrap().unwrap();
+    let target = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, peer) = listener.accept().unwrap();
+        // More than one full-size segment each way.
+        let mut data = vec![0; 10_000];
+        stream.read_exact(&mut data).unwrap();
+        stream.write_all(&data).unwrap();
+        peer.ip()
+    });
+    let client = || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&target, Duration::from_millis(800))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(&[7; 10_000])?;
+        stream.read_exact(&mut vec![0; 10_000])
+    };
+    match from.run(client).unwrap() {
+        Ok(()) => Ok(server.join().unwrap()),
+        Err(error) => Err(format!("{target}: {error}")),
+    }
+}
+
+/// Waits until `check` succeeds; on a time-out panics with its last error.
+#[track_caller]
+pub(crate) fn until<T>(deadline: Duration, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match check() {
+            Ok(value) => return value,
+            Err(last) if start.elapsed() > deadline => panic!("not within {deadline:?}: {last}"),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
