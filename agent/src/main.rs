@@ -1,2 +1,31 @@
 //! `weft`: the node agent and the operator's command.
-fn main() {}
+//!
+//! Parses and exits; [`app`] wires the agent, [`commands`] talks to a running one.
+
+mod app;
+mod cgroup;
+mod cli;
+mod cni_files;
+mod commands;
+mod config;
+mod node_addresses;
+mod privileges;
+mod server;
+mod services;
+mod source;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Agent(args) => app::main(&args),
+        Command::Status(args) => commands::status(&args),
+        Command::Services(args) => commands::services(&args),
+        Command::Cleanup(args) => app::cleanup(&args),
+    }
+}

@@ -68,7 +68,8 @@ async fn main() -> anyhow::Result<()> {
             get(get_group).patch(apply_group).delete(delete_group),
         )
         .with_state(server);
-    let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+    let listener =
+        tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
     let address = listener.local_addr()?;
     std::io::Write::write_all(&mut std::io::stdout(), format!("listening on {address}\n").as_bytes())?;
     axum::serve(listener, router).await?;
@@ -105,7 +106,12 @@ async fn list_group(
     list(server, format!("{group}/{version}"), resource, query)
 }
 
-fn list(State(server): Shared, api_version: String, resource: String, Query(parameters): Query<ListParameters>) -> Response {
+fn list(
+    State(server): Shared,
+    api_version: String,
+    resource: String,
+    Query(parameters): Query<ListParameters>,
+) -> Response {
     let selector = Selector::parse(&parameters.label_selector, &parameters.field_selector);
     if parameters.watch.as_deref().is_some_and(|watch| watch == "true" || watch == "1") {
         return watch::stream(server, api_version, resource, selector, &parameters);
@@ -125,7 +131,10 @@ async fn get_core(server: Shared, Path((resource, name)): Path<(String, String)>
     get_one(&server, &Address::cluster(&resource, &name))
 }
 
-async fn get_core_namespaced(server: Shared, Path((namespace, resource, name)): Path<(String, String, String)>) -> Response {
+async fn get_core_namespaced(
+    server: Shared,
+    Path((namespace, resource, name)): Path<(String, String, String)>,
+) -> Response {
     get_one(&server, &Address::namespaced(&resource, &namespace, &name))
 }
 
@@ -160,7 +169,10 @@ async fn delete_core(server: Shared, Path((resource, name)): Path<(String, Strin
     delete(&server, &Address::cluster(&resource, &name))
 }
 
-async fn delete_core_namespaced(server: Shared, Path((namespace, resource, name)): Path<(String, String, String)>) -> Response {
+async fn delete_core_namespaced(
+    server: Shared,
+    Path((namespace, resource, name)): Path<(String, String, String)>,
+) -> Response {
     delete(&server, &Address::namespaced(&resource, &namespace, &name))
 }
 
@@ -180,9 +192,10 @@ fn get_one(server: &Server, address: &Address) -> Response {
 
 /// Server-side apply, as far as tests need it: the applied object replaces the stored one.
 fn apply(server: &Server, address: Address, body: &[u8]) -> Response {
-    match std::str::from_utf8(body).map_err(|error| error.to_string()).and_then(|text| {
-        serde_saphyr::from_str::<Value>(text).map_err(|error| error.to_string())
-    }) {
+    match std::str::from_utf8(body)
+        .map_err(|error| error.to_string())
+        .and_then(|text| serde_saphyr::from_str::<Value>(text).map_err(|error| error.to_string()))
+    {
         Ok(object) if object.is_object() => {
             let mut store = server.store();
             let stored = store.put(address, object).clone();

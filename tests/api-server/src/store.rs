@@ -75,7 +75,8 @@ impl Store {
             metadata["namespace"] = address.namespace.clone().into();
         }
         metadata["resourceVersion"] = version.to_string().into();
-        metadata["uid"] = before.as_ref().map_or_else(|| format!("uid-{version}").into(), |old| old["metadata"]["uid"].clone());
+        metadata["uid"] =
+            before.as_ref().map_or_else(|| format!("uid-{version}").into(), |old| old["metadata"]["uid"].clone());
         object["metadata"] = metadata;
         self.record(version, &address.resource, before, Some(object.clone()));
         self.objects.entry(address).insert_entry(object).into_mut()
@@ -106,7 +107,10 @@ mod tests {
         let address = Address::namespaced("services", "default", "web");
         store.put(address.clone(), json!({"spec": {"a": 1}}));
         let stored = store.put(address.clone(), json!({"spec": {"a": 2}})).clone();
-        assert_eq!(stored["metadata"], json!({"name": "web", "namespace": "default", "resourceVersion": "2", "uid": "uid-1"}));
+        assert_eq!(
+            stored["metadata"],
+            json!({"name": "web", "namespace": "default", "resourceVersion": "2", "uid": "uid-1"})
+        );
         assert_eq!(store.since(1).len(), 1);
         assert!(store.delete(&address).is_some() && store.delete(&address).is_none());
         assert_eq!(store.newest(), 3);

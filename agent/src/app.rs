@@ -1,0 +1,226 @@
+//! Puts the agent together: the only place that knows all parts.
+//!
+//! Order at start: check everything, then overlay, then Services, then the source. Nothing is undone at the end: the
+//! data plane outlives the agent.
+
+use std::{fmt::Display, io, process::ExitCode, sync::Arc, time::Instant};
+
+use anyhow::Context;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info, info_span};
+use tracing_subscriber::EnvFilter;
+use weft_overlay::{CleanupConfig, DirLeases, LeaseManager, OverlayStatus};
+use weft_proxy::{
+    dataplane::DataPlane,
+    ebpf::{self, Ebpf, SocketPlaneConfig},
+    nftables::{Nftables, PacketScope},
+    plan::{Planner, PlannerConfig},
+};
+
+use crate::{
+    cgroup,
+    cli::{AgentArgs, PathArgs},
+    cni_files,
+    config::{Config, OverlayConfig, ProxyConfig, SourceKind, SubnetManager},
+    node_addresses, privileges,
+    server::{Identity, Server, Sources},
+    services, source,
+};
+
+/// Bad usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+/// `weft agent`: runs until SIGTERM or SIGINT.
+pub(crate) fn main(args: &AgentArgs) -> ExitCode {
+    start_logging();
+    checked(args, "agent", |config, runtime| runtime.block_on(run(config)))
+}
+
+/// `weft cleanup`: removes everything of ours from the node.
+pub(crate) fn cleanup(args: &AgentArgs) -> ExitCode {
+    checked(args, "cleanup", |config, runtime| runtime.block_on(remove_everything(config)))
+}
+
+/// Checks configuration and privileges before anything on the node is touched, then does `work`.
+fn checked(args: &AgentArgs, command: &str, work: impl FnOnce(Config, &Runtime) -> anyhow::Result<()>) -> ExitCode {
+    let config = match Config::load(args) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            complain(command, &mistakes);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let missing = privileges::missing();
+    if !missing.is_empty() {
+        complain(command, &missing);
+        return ExitCode::FAILURE;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.context("start the runtime").and_then(|runtime| work(config, &runtime)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(command, &[format!("{error:#}")]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(command: &str, problems: &[impl Display]) {
+    for problem in problems {
+        eprintln!("weft {command}: {problem}");
+    }
+}
+
+fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    let started = Instant::now();
+    let shutdown = CancellationToken::new();
+    // First, since a second agent with the same directories must not get further than this.
+    let server = Server::bind(&config.paths.run_dir).context("the agent's socket")?;
+
+    let overlay = match &config.overlay {
+        Some(overlay) => Some(start_overlay(&config, overlay, &shutdown)?),
+        None => None,
+    };
+    if let (true, Some(overlay)) = (config.components.cni, &overlay) {
+        tokio::spawn(install_cni(config.paths.clone(), overlay.clone()).instrument(info_span!("cni")));
+    }
+    let mut source_at = ("none", String::new());
+    let mut services = None;
+    if config.components.proxy {
+        let handle = start_services(&config)?;
+        source_at = start_source(&config, handle.clone()).await?;
+        services = Some(handle);
+    }
+
+    let identity = Identity { node: config.node_name, components: config.components, source: source_at, started };
+    let sources = Sources { identity, overlay, services };
+    stop_on_signals(&shutdown)?;
+    server.serve(sources, shutdown).await.context("the agent's socket")?;
+    info!("stopped; the data plane stays as it is");
+    Ok(())
+}
+
+fn start_overlay(
+    config: &Config,
+    overlay: &OverlayConfig,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<watch::Receiver<OverlayStatus>> {
+    let settings = weft_overlay::OverlayConfig {
+        node_name: config.node_name.clone(),
+        net_conf: overlay.net_conf.clone(),
+        interface: overlay.interface.clone(),
+        ip_masq: overlay.ip_masq,
+        subnet_file: config.paths.subnet_file.clone(),
+        check_interval: weft_overlay::OverlayConfig::CHECK_INTERVAL,
+    };
+    let handle = weft_overlay::start(settings, lease_manager(overlay), shutdown.clone()).context("pod network")?;
+    Ok(handle.status())
+}
+
+fn lease_manager(overlay: &OverlayConfig) -> Arc<dyn LeaseManager> {
+    match &overlay.subnet_manager {
+        SubnetManager::Dir(path) => Arc::new(DirLeases::new(path)),
+    }
+}
+
+/// Tells the runtime that pods can be started, once that is so.
+async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus>) {
+    if overlay.wait_for(|status| status.ready).await.is_err() {
+        return;
+    }
+    match cni_files::install(&paths) {
+        Ok(()) => info!(directory = %paths.cni_conf_dir.display(), "CNI configuration is in place"),
+        Err(error) => error!(%error, "the runtime gets no CNI configuration, so no pod can start"),
+    }
+}
+
+fn start_services(config: &Config) -> anyhow::Result<services::Handle> {
+    let planner = Planner::new(PlannerConfig::new(config.node_name.as_str()));
+    let handle = services::start(planner, data_planes(&config.proxy)?)?;
+    let addresses = handle.clone();
+    node_addresses::follow(config.proxy.node_port_addresses.clone(), move |now| addresses.node_port_addresses(now))
+        .context("the node's addresses")?;
+    Ok(handle)
+}
+
+fn data_planes(proxy: &ProxyConfig) -> anyhow::Result<Vec<Box<dyn DataPlane>>> {
+    let cgroup_root = match &proxy.cgroup_root {
+        Some(root) => root.clone(),
+        None => cgroup::mounted_root()?,
+    };
+    let sockets = Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs: proxy.bpffs.clone() })?;
+    let packets = Nftables::new(PacketScope::External);
+    Ok(vec![Box::new(sockets), Box::new(packets)])
+}
+
+/// Starts whatever delivers objects; returns its kind and place.
+async fn start_source(config: &Config, services: services::Handle) -> anyhow::Result<(&'static str, String)> {
+    match &config.source {
+        SourceKind::Dir(path) => {
+            let deliver = move |event| services.source_event(event);
+            source::dir::watch(path, deliver).with_context(|| format!("watch {}", path.display()))?;
+            Ok(("dir", path.display().to_string()))
+        }
+        SourceKind::Kube(access) => {
+            let (client, url) = source::kube::connect(access).await?;
+            let node = config.node_name.clone();
+            let watching = async move {
+                source::kube::watch(client, &node, |event| services.source_event(event)).await;
+            };
+            tokio::spawn(watching.instrument(info_span!("source")));
+            Ok(("kube", url))
+        }
+    }
+}
+
+fn stop_on_signals(shutdown: &CancellationToken) -> io::Result<JoinHandle<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = shutdown.clone();
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    }))
+}
+
+/// Goes on after a failure, so that as little as possible is left; reports all of them.
+async fn remove_everything(config: Config) -> anyhow::Result<()> {
+    // A running agent would put everything back.
+    drop(Server::bind(&config.paths.run_dir).context("stop the agent first")?);
+    let mut failures = Vec::new();
+    let mut note = |result: anyhow::Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
+    if config.components.cni {
+        note(cni_files::remove(&config.paths).context("CNI configuration"));
+    }
+    if config.components.proxy {
+        note(ebpf::cleanup(&config.proxy.bpffs).map_err(Into::into));
+        note(Nftables::new(PacketScope::External).cleanup().map_err(Into::into));
+    }
+    if let Some(overlay) = &config.overlay {
+        let settings = CleanupConfig {
+            vni: overlay.net_conf.backend.vni,
+            subnet_file: config.paths.subnet_file.clone(),
+            node_name: config.node_name.clone(),
+        };
+        let leases = lease_manager(overlay);
+        let removed = weft_overlay::cleanup(&settings, Some(leases.as_ref())).await;
+        note(removed.map(|_| ()).map_err(Into::into));
+    }
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! The command line: names, defaults and help texts. Values are checked in `config`, all together.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Weft: pod network and Service load balancing of a Kubernetes node, in one agent.
+#[derive(Parser, Debug)]
+#[command(name = "weft", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run the node agent (what the DaemonSet or the systemd unit starts).
+    ///
+    /// The data plane outlives the agent: stopping, killing or upgrading it leaves all traffic working.
+    /// Exit codes: 0 asked to stop; 2 bad usage or configuration (all mistakes listed); 1 anything else.
+    Agent(Box<AgentArgs>),
+    /// Show what the agent on this node does: subnet, peers, data plane, sync state.
+    Status(QueryArgs),
+    /// Show Services with their frontends, endpoints and how many connections each endpoint got.
+    Services(ServicesArgs),
+    /// Remove everything Weft put on this node. Pod traffic and Services stop working.
+    Cleanup(Box<AgentArgs>),
+}
+
+/// Flags of `weft agent`. Those shared with kube-proxy and flanneld keep their names and meaning.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct AgentArgs {
+    /// Parts to run, a comma list of overlay, proxy, cni.
+    #[arg(long, value_name = "LIST", default_value = "overlay,proxy,cni")]
+    pub(crate) components: String,
+
+    /// Where Services, EndpointSlices and the Node come from: `kube`, or `dir:PATH` with Kubernetes YAML or JSON
+    /// manifests (many documents a file), watched.
+    #[arg(long, value_name = "SOURCE", default_value = "kube")]
+    pub(crate) source: String,
+
+    /// Name of this node; default: hostnameOverride of the configuration file, else $NODE_NAME, else the host's name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname_override: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) kube: KubeArgs,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
+    #[command(flatten)]
+    pub(crate) overlay: OverlayArgs,
+    #[command(flatten)]
+    pub(crate) paths: PathArgs,
+}
+
+/// How to reach the API server.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Kubernetes API")]
+pub(crate) struct KubeArgs {
+    /// kubeconfig file; default: clientConnection.kubeconfig of the configuration file, else the in-cluster configuration.
+    #[arg(long, value_name = "FILE", alias = "kubeconfig-file")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// URL of the API server; overrides the one in the kubeconfig file.
+    #[arg(long, value_name = "URL", alias = "kube-api-url")]
+    pub(crate) master: Option<String>,
+}
+
+/// Services.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Services (kube-proxy's flags)")]
+pub(crate) struct ProxyArgs {
+    /// KubeProxyConfiguration v1alpha1 file, as kubeadm writes it.
+    #[arg(long, value_name = "FILE", alias = "config")]
+    pub(crate) kube_proxy_config: Option<PathBuf>,
+
+    /// Data plane: ebpf. Empty: what the node can do best.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) proxy_mode: Option<String>,
+
+    /// Addresses NodePorts are accepted at, a comma list of CIDRs; default: all addresses of the node.
+    #[arg(long, value_name = "CIDRS")]
+    pub(crate) nodeport_addresses: Option<String>,
+
+    /// cgroup2 directory the socket programs attach to; default: the mounted cgroup2 root.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cgroup_root: Option<PathBuf>,
+
+    /// BPF file system; pins are kept in `weft/v<ABI>` below it.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub(crate) bpffs: PathBuf,
+}
+
+/// Pod network.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Pod network (flannel's flags)")]
+pub(crate) struct OverlayArgs {
+    /// flannel's network configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/kube-flannel/net-conf.json", alias = "net-config-path")]
+    pub(crate) net_conf: PathBuf,
+
+    /// Who hands out pod subnets: `dir:PATH`, a directory shared by the agents of one machine.
+    /// (`kube` and `etcd` are not built yet.)
+    #[arg(long, value_name = "MANAGER", default_value = "kube")]
+    pub(crate) subnet_manager: String,
+
+    /// External interface, by name or address; repeatable, the first that exists is taken; default: the one of the
+    /// default route.
+    #[arg(long, value_name = "NAME|IP")]
+    pub(crate) iface: Vec<String>,
+
+    /// IPv4 address the other nodes reach this one at; default: the external interface's.
+    #[arg(long, value_name = "IP")]
+    pub(crate) public_ip: Option<String>,
+
+    /// IPv6 address the other nodes reach this one at; default: the external interface's.
+    #[arg(long, value_name = "IP")]
+    pub(crate) public_ipv6: Option<String>,
+
+    /// Masquerade traffic from pods to outside the pod network.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    pub(crate) ip_masq: bool,
+}
+
+/// Paths; each can be moved, so that several agents run on one machine in different network namespaces.
+#[derive(Args, Debug, Clone, PartialEq, Eq)]
+#[command(next_help_heading = "Paths")]
+pub(crate) struct PathArgs {
+    /// Holds the agent's socket.
+    #[arg(long, value_name = "DIR", default_value = "/run/weft")]
+    pub(crate) run_dir: PathBuf,
+
+    /// Holds what must survive a reboot: pod address reservations.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
+    pub(crate) state_dir: PathBuf,
+
+    /// Where the node's subnet is written for CNI plugins, in flannel's format.
+    #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+    pub(crate) subnet_file: PathBuf,
+
+    /// Where the runtime looks for CNI configuration.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+
+    /// Where the runtime looks for CNI plugins; `weft-cni` is installed there when it lies beside `weft`.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub(crate) cni_bin_dir: PathBuf,
+}
+
+/// Output format of the query commands.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Output {
+    /// Tables for people.
+    #[default]
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// Flags of the commands that ask a running agent.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct QueryArgs {
+    /// The agent's --run-dir.
+    #[arg(long, value_name = "DIR", default_value = "/run/weft")]
+    pub(crate) run_dir: PathBuf,
+
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `weft services`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ServicesArgs {
+    /// Only this Service.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    pub(crate) service: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+}

@@ -1,0 +1,72 @@
+//! The operator's commands: they ask the running agent and print what it says.
+
+mod client;
+mod print;
+mod table;
+
+use std::process::ExitCode;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    cli::{Output, QueryArgs, ServicesArgs},
+    status::{ServiceStatus, Status},
+};
+
+/// `weft status`. Exit code 1 when the agent cannot be asked.
+pub(crate) fn status(args: &QueryArgs) -> ExitCode {
+    query(args, "/status", |status: &Status, out| print::status(status, out))
+}
+
+/// `weft services [NAMESPACE/NAME]`. Exit code 1 also when the named Service is not there.
+pub(crate) fn services(args: &ServicesArgs) -> ExitCode {
+    let path = match &args.service {
+        Some(name) if name.split('/').count() != 2 => {
+            eprintln!("weft services: {name:?}: a Service is named NAMESPACE/NAME, for example default/web");
+            return ExitCode::from(2);
+        }
+        Some(name) => format!("/services?service={name}"),
+        None => "/services".to_owned(),
+    };
+    query(&args.query, &path, |services: &Vec<ServiceStatus>, out| match (&args.service, services.is_empty()) {
+        (Some(name), true) => Err(format!("Service {name} is not known here (or has no port that Weft serves)")),
+        _ => print::services(services, out).map_err(|error| error.to_string()),
+    })
+}
+
+fn query<T: DeserializeOwned + Serialize, E: ToString>(
+    args: &QueryArgs,
+    path: &str,
+    print: impl FnOnce(&T, &mut String) -> Result<(), E>,
+) -> ExitCode {
+    let answer = client::get::<T>(&args.run_dir, path);
+    let text = answer.map_err(|error| error.to_string()).and_then(|answer| match args.output {
+        Output::Json => {
+            serde_json::to_string_pretty(&answer).map(|json| json + "\n").map_err(|error| error.to_string())
+        }
+        Output::Table => {
+            let mut text = String::new();
+            print(&answer, &mut text).map_err(|error| error.to_string())?;
+            Ok(text)
+        }
+    });
+    match text {
+        Ok(text) => write_out(&text),
+        Err(problem) => {
+            eprintln!("weft: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output; a reader that went away (`weft services | head`) is no failure.
+fn write_out(text: &str) -> ExitCode {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("weft: standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,149 @@
+//! Status and Services as tables that fit 100 columns.
+
+use std::fmt::{self, Write};
+
+use weft_overlay::{OverlayStatus, PeerState};
+
+use crate::status::{EndpointStatus, FrontendStatus, ServiceStatus, Status, Verdict};
+
+use super::table::Table;
+
+/// The answer of `weft status` for a terminal.
+pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
+    let ready = if status.ready { "ready" } else { "NOT READY" };
+    writeln!(out, "Node {}: {ready}", status.node)?;
+    let up = duration(status.uptime_seconds);
+    writeln!(out, "  weft {}, up {up}, components {}", status.version, status.components.join(", "))?;
+    if let Some(overlay) = &status.overlay {
+        out.push('\n');
+        print_overlay(overlay, out)?;
+    }
+    if let Some(proxy) = &status.proxy {
+        let synced = if proxy.synced { "in sync" } else { "NOT IN SYNC" };
+        writeln!(out, "\nServices: {synced}, data plane {}", proxy.mode)?;
+        writeln!(
+            out,
+            "  {} Services, {} service ports, {} endpoints; last change {}; {} repairs",
+            proxy.services,
+            proxy.service_ports,
+            proxy.endpoints,
+            proxy.last_sync.as_deref().unwrap_or("never"),
+            proxy.repairs
+        )?;
+        if let Some(error) = &proxy.last_error {
+            writeln!(out, "  problem: {error}")?;
+        }
+    }
+    if let Some(source) = &status.source {
+        let synced = if source.synced { "listed completely" } else { "WAITING for the first full list" };
+        writeln!(out, "\nSource: {} {}, {synced}", source.kind, source.location)?;
+        for rejected in &source.rejected {
+            writeln!(out, "  skipped {}: {}", rejected.object, rejected.reason)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_overlay(overlay: &OverlayStatus, out: &mut String) -> fmt::Result {
+    let ready = if overlay.ready { "up" } else { "NOT UP" };
+    writeln!(out, "Pod network: {ready}, backend {}, leases from {}", overlay.backend, overlay.subnet_manager)?;
+    for family in [Some(&overlay.ipv4), overlay.ipv6.as_ref()].into_iter().flatten() {
+        let Some(network) = &family.network else { continue };
+        let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        writeln!(
+            out,
+            "  subnet {} of {network}, device {} ({}), public IP {}",
+            known(&family.subnet),
+            known(&family.device),
+            known(&family.vtep_mac),
+            known(&family.public_ip)
+        )?;
+    }
+    let mtu = overlay.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string());
+    writeln!(out, "  MTU {mtu}, {} peers, {} repairs", overlay.peers.len(), overlay.repairs)?;
+    if let Some(error) = &overlay.error {
+        writeln!(out, "  problem: {error}")?;
+    }
+    for rejected in &overlay.rejected {
+        writeln!(out, "  skipped {}: {}", rejected.object, rejected.reason)?;
+    }
+    if overlay.peers.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(["  PEER SUBNET", "PUBLIC IP", "VTEP MAC", "STATE"]);
+    for peer in &overlay.peers {
+        let state = match (peer.state, &peer.error) {
+            (PeerState::Up, _) => "up".to_owned(),
+            (PeerState::Failed, error) => format!("FAILED: {}", error.as_deref().unwrap_or("unknown")),
+        };
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        table.row([format!("  {}", peer.subnet), text(&peer.public_ip), text(&peer.vtep_mac), state]);
+    }
+    out.push_str(&table.render());
+    Ok(())
+}
+
+/// The answer of `weft services` for a terminal: a line a Service port, a line an endpoint.
+pub(crate) fn services(services: &[ServiceStatus], out: &mut String) -> fmt::Result {
+    if services.is_empty() {
+        return writeln!(out, "No Services.");
+    }
+    let mut table = Table::new(["SERVICE", "FRONTENDS", "ENDPOINTS", "CONNECTIONS"]);
+    for service in services {
+        let frontends: Vec<String> = service.frontends.iter().map(frontend).collect();
+        let first_endpoint = service.endpoints.first();
+        let verdict = || match service.internal {
+            Verdict::Endpoints => String::new(),
+            Verdict::Reject => "none: refused".to_owned(),
+            Verdict::Drop => "none here: dropped".to_owned(),
+        };
+        let lines = frontends.len().max(service.endpoints.len()).max(1);
+        for line in 0..lines {
+            let name = if line == 0 { service_name(service) } else { String::new() };
+            let endpoint = service.endpoints.get(line);
+            table.row([
+                name,
+                frontends.get(line).cloned().unwrap_or_default(),
+                match (endpoint, first_endpoint) {
+                    (Some(endpoint), _) => endpoint_name(endpoint),
+                    (None, None) if line == 0 => verdict(),
+                    _ => String::new(),
+                },
+                endpoint.map(|endpoint| endpoint.connections.to_string()).unwrap_or_default(),
+            ]);
+        }
+    }
+    out.push_str(&table.render());
+    Ok(())
+}
+
+fn service_name(service: &ServiceStatus) -> String {
+    let port = if service.port.is_empty() { String::new() } else { format!(":{}", service.port) };
+    format!("{}/{}{port} {}", service.namespace, service.name, service.protocol)
+}
+
+fn frontend(frontend: &FrontendStatus) -> String {
+    match frontend.address {
+        Some(address) => format!("{} {}", frontend.kind, std::net::SocketAddr::new(address, frontend.port)),
+        None => format!("{} {}", frontend.kind, frontend.port),
+    }
+}
+
+fn endpoint_name(endpoint: &EndpointStatus) -> String {
+    let place = if endpoint.local { " (here)" } else { "" };
+    format!("{}{place}", std::net::SocketAddr::new(endpoint.address, endpoint.port))
+}
+
+/// Seconds as `3d4h`, `5m20s`, as kubectl shows ages.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! The agent's socket: HTTP on `<run-dir>/agent.sock`, for `weft status` and whoever wants to look inside.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::StatusCode,
+    routing::get,
+};
+use serde::Deserialize;
+use tokio::{net::UnixListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use weft_overlay::OverlayStatus;
+
+use crate::{
+    config::Components,
+    services,
+    status::{ServiceStatus, SourceStatus, Status},
+};
+
+/// Name of the socket below `--run-dir`.
+pub(crate) const SOCKET: &str = "agent.sock";
+
+/// What the socket answers from.
+pub(crate) struct Sources {
+    /// What does not change: node, version, components, source.
+    pub(crate) identity: Identity,
+    /// The pod network, when the component runs.
+    pub(crate) overlay: Option<watch::Receiver<OverlayStatus>>,
+    /// The Services thread, when the component runs.
+    pub(crate) services: Option<services::Handle>,
+}
+
+/// Who this agent is.
+pub(crate) struct Identity {
+    /// Name of the node.
+    pub(crate) node: String,
+    /// Parts that run.
+    pub(crate) components: Components,
+    /// `dir` or `kube`, and where.
+    pub(crate) source: (&'static str, String),
+    /// When the agent started.
+    pub(crate) started: Instant,
+}
+
+/// The bound socket, before it serves.
+pub(crate) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Binds the socket; readable by root only, since it shows every Service of the cluster.
+    ///
+    /// # Errors
+    /// Another agent serves there already, or the directory cannot be written.
+    pub(crate) fn bind(run_dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(run_dir)?;
+        let path = run_dir.join(SOCKET);
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("another agent answers at {}; stop it or choose another --run-dir", path.display()),
+            ));
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Answers until `shutdown`, then removes the socket.
+    pub(crate) async fn serve(self, sources: Sources, shutdown: CancellationToken) -> io::Result<()> {
+        let router = Router::new()
+            .route("/status", get(status))
+            .route("/services", get(list_services))
+            .with_state(Arc::new(sources));
+        let served = axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+        let _ = fs::remove_file(&self.path);
+        served
+    }
+}
+
+async fn status(State(sources): State<Arc<Sources>>) -> Json<Status> {
+    let identity = &sources.identity;
+    let overlay = sources.overlay.as_ref().map(|status| status.borrow().clone());
+    let report = match &sources.services {
+        Some(services) => services.report().await,
+        None => None,
+    };
+    let overlay_ready = overlay.as_ref().is_none_or(|overlay| overlay.ready);
+    let proxy_ready = sources.services.is_none() || report.as_ref().is_some_and(|report| report.proxy.synced);
+    let source = report.as_ref().map(|report| SourceStatus {
+        kind: identity.source.0.to_owned(),
+        location: identity.source.1.clone(),
+        synced: report.source_synced,
+        rejected: report.rejected.clone(),
+    });
+    Json(Status {
+        node: identity.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: overlay_ready && proxy_ready,
+        uptime_seconds: identity.started.elapsed().as_secs(),
+        components: identity.components.names(),
+        overlay,
+        proxy: report.map(|report| report.proxy),
+        source,
+    })
+}
+
+/// `?service=namespace/name` asks for one Service.
+#[derive(Deserialize)]
+struct ServicesQuery {
+    service: Option<String>,
+}
+
+async fn list_services(
+    State(sources): State<Arc<Sources>>,
+    Query(query): Query<ServicesQuery>,
+) -> Result<Json<Vec<ServiceStatus>>, (StatusCode, String)> {
+    let Some(services) = &sources.services else {
+        return Err((StatusCode::NOT_FOUND, "the proxy component does not run on this node".to_owned()));
+    };
+    match services.list(query.service).await {
+        Some(list) => Ok(Json(list)),
+        None => Err((StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping".to_owned())),
+    }
+}
