@@ -1,6 +1,9 @@
 //! The first steps: nodes, leases, pods, Services.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Cluster, Pod, Request, Server, SlicePort, eventually, secs};
@@ -119,9 +122,9 @@ fn apply(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
     scene.set_endpoints(&[0, 1, 2])?;
     let begin = Instant::now();
     scene.cluster.manifests().apply("services.yaml", include_str!("../../../demo/services.yaml"))?;
-    // The last one by name, on the node that reads last: all the others are live then.
     for client in &scene.clients {
-        let request = Request::tcp(Scene::web_vip());
+        // Until the Service is there its address leads nowhere, and a client would wait for an answer.
+        let request = Request::tcp(Scene::web_vip()).timeout(Duration::from_millis(20));
         eventually(secs(5), || client.request(&request)?.all_good())?;
     }
     let live = begin.elapsed().as_secs_f64() * 1000.0;

@@ -20,6 +20,8 @@ const HEAVY: u32 = 5500;
 /// What it promises.
 const PROMISED: f64 = 5000.0;
 const KILLS: usize = 3;
+/// Time for the load to run between two events.
+const BREATH: Duration = Duration::from_millis(300);
 
 /// All steps about change and failure.
 pub(crate) fn show(transcript: &mut Transcript, scene: &Scene) {
@@ -30,6 +32,7 @@ pub(crate) fn show(transcript: &mut Transcript, scene: &Scene) {
 fn endpoints(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
     let load = scene.clients[0].load(&Load::new(Scene::web_vip(), GENTLE))?;
     for (what, pods) in [("web-2 leaves", &[0, 2][..]), ("web-2 returns", &[0, 1, 2][..])] {
+        thread::sleep(BREATH);
         let begin = Instant::now();
         scene.set_endpoints(pods)?;
         let counts = follow(scene, pods.len())?;
@@ -37,6 +40,7 @@ fn endpoints(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
         details.line(format!("{what:<16}followed within {took:3.0} ms;  then 12 requests: {counts}"));
         details.value(what, took);
     }
+    thread::sleep(BREATH);
     let report = load.finish()?;
     summarize(details, &report);
     let report = report.all_good()?;
@@ -62,7 +66,7 @@ fn kill(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
     let hold = scene.clients[0].hold(&Hold::new(Scene::web_vip()))?;
     let load = scene.clients[0].load(&Load::new(Scene::web_vip(), HEAVY))?;
     for round in 1..=KILLS {
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(BREATH);
         agent.kill()?;
         // Long enough that connections are made while nobody is there.
         thread::sleep(Duration::from_millis(500));
@@ -73,7 +77,7 @@ fn kill(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
             took.as_millis()
         ));
     }
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(BREATH);
     let (report, held) = (load.finish()?, hold.finish()?);
     summarize(details, &report);
     details.line(format!(
