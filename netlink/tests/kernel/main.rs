@@ -8,6 +8,7 @@ mod links;
 mod monitor;
 mod namespaces;
 mod neighbours;
+mod nftables;
 mod routes;
 
 use std::process::Command;
