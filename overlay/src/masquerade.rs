@@ -72,9 +72,14 @@ impl Masquerade {
         {
             return Ok(false);
         }
+        self.written = None;
         run("load the table", &["-f", "-"], &ruleset)?;
-        // Gone again already: then the next look will find out.
-        let listing = list()?.unwrap_or_default();
+        // What is listed now is what must stay; so nobody may have changed it in between.
+        let listing = list()?.filter(|listing| rules(listing) == rules(&ruleset));
+        let listing = listing.ok_or_else(|| MasqueradeError::Refused {
+            doing: "load the table",
+            message: "somebody else changed it at once".into(),
+        })?;
         self.written = Some(Written { ruleset, listing });
         Ok(true)
     }
@@ -119,6 +124,11 @@ fn ruleset(networks: &[MasqueradedNetwork]) -> String {
     }
     text.push_str("\t}\n}\n");
     text
+}
+
+/// How many rules a text has: each has a comment.
+fn rules(text: &str) -> usize {
+    text.matches(" comment \"").count()
 }
 
 /// The table as nft prints it; `None` if there is none.

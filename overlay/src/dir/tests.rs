@@ -168,7 +168,7 @@ async fn every_change_becomes_a_snapshot() {
     let a = request("a", 1, NETWORK);
     let lease = manager.acquire(&a).await.unwrap();
     let seen = until(&mut snapshots, |snapshot| snapshot.leases.len() == 1).await;
-    assert_eq!(seen.leases, [lease.clone()]);
+    assert_eq!(seen.leases, std::slice::from_ref(&lease));
     assert_eq!(manager.own(&a).await.unwrap(), Some(lease));
 
     manager.release("a").await.unwrap();

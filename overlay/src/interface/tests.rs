@@ -67,7 +67,8 @@ fn with(interfaces: &[&str], public_ip: Option<&str>) -> InterfaceChoice {
 #[test]
 fn rules_choose_interface_and_addresses() {
     // --iface, --public-ip -> interface, own address, public address
-    let cases: &[(&[&str], Option<&str>, &str, &str, &str)] = &[
+    type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a str, &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         (&[], None, "eth0", "192.168.1.2", "192.168.1.2"),
         (&["eth1"], None, "eth1", "10.9.0.3", "10.9.0.3"),
         (&["10.9.0.4"], None, "eth1", "10.9.0.4", "10.9.0.4"),

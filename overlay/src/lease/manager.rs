@@ -59,7 +59,7 @@ pub struct LeaseSnapshot {
     pub rejected: Vec<RejectedLease>,
 }
 
-/// A lease that exists and cannot be read. It is reported and changes nothing: see [`crate::plan`].
+/// A lease that exists and cannot be read. It is reported and changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RejectedLease {
     /// File, key or Node.

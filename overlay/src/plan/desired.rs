@@ -166,3 +166,6 @@ fn foreign_backends(peers: &[&Lease]) -> Vec<PeerProblem> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,7 +161,7 @@ impl Node {
     /// A pod: a namespace behind a veth, with a /32 that is routed, as weft-cni makes them.
     pub(crate) fn pod(&self, address: IpAddr) -> Netns {
         let pod = Netns::create().unwrap();
-        let host = address.is_ipv4().then_some("169.254.1.1").unwrap_or("fe80::1");
+        let host = if address.is_ipv4() { "169.254.1.1" } else { "fe80::1" };
         self.netns
             .run(|| {
                 let spec = VethSpec {

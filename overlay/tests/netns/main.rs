@@ -1,5 +1,7 @@
 //! The overlay in real network namespaces with real packets; iproute2 and nft are the second opinion.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod cluster;
 
 use std::{fs, io::ErrorKind, net::IpAddr, time::Duration};
@@ -438,4 +440,43 @@ fn the_nodes_new_address_is_followed_and_announced() {
     until(REPAIR, || exchange(&first.netns, &second.netns, vtep(2)));
     assert_eq!(exchange(&second.netns, &first.netns, vtep(1)), Ok(vtep(2)));
     assert_eq!(first.status().ipv4.vtep_mac, mac);
+}
+
+#[test]
+fn a_thousand_peers_are_programmed_and_one_change_costs_one_change() {
+    let cluster = Cluster::new();
+    let directory = cluster.leases().join("subnets");
+    fs::create_dir_all(&directory).unwrap();
+    let lease = |n: usize, host: usize| {
+        let (a, b) = (n / 250, n % 250);
+        format!(
+            r#"{{"PublicIP":"172.31.{a}.{host}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:{a:02x}:{b:02x}"}}}}"#
+        )
+    };
+    let key = |n: usize| directory.join(format!("10.{}.{}.0-24", 1 + n / 250, n % 250));
+    for n in 0..1000 {
+        fs::write(key(n), lease(n, 1 + n % 250)).unwrap();
+    }
+    let network = r#"{"Network":"10.0.0.0/8","SubnetMin":"10.200.0.0"}"#;
+    let mut node = cluster.machine(1);
+    let start = std::time::Instant::now();
+    node.start(network);
+    node.until_ready();
+    let programmed = start.elapsed();
+    assert_eq!(node.run("ip route show dev flannel.1").lines().count(), 1000);
+    assert_eq!(node.run("bridge fdb show dev flannel.1").lines().count(), 1000);
+
+    let start = std::time::Instant::now();
+    let changed = directory.join(".new");
+    fs::write(&changed, lease(7, 250)).unwrap();
+    fs::rename(&changed, key(7)).unwrap();
+    let mac = "02:00:00:00:00:07";
+    until(REPAIR, || {
+        let fdb = node.run(&format!("bridge fdb get {mac} dev flannel.1 self"));
+        if fdb.contains("dst 172.31.0.250") { Ok(()) } else { Err(fdb) }
+    });
+    let followed = start.elapsed();
+    eprintln!("1000 peers: start to ready {programmed:?}, one change {followed:?}");
+    assert!(programmed < Duration::from_secs(5), "{programmed:?}");
+    assert_eq!(node.status().repairs, 0);
 }
