@@ -314,14 +314,16 @@ fn a_foreign_flush_of_nftables_is_repaired() {
     config.check_interval = Duration::from_millis(200);
     node.try_start(config).unwrap();
     node.until_ready();
-    for sabotage in ["nft flush ruleset", "nft flush chain inet weft-overlay postrouting"] {
-        node.run(sabotage);
+    let sabotage = ["nft flush ruleset", "nft flush chain inet weft-overlay postrouting"];
+    for (repairs, command) in (1..).zip(sabotage) {
+        node.run(command);
         until_shows(&node, "nft list ruleset", "masquerade fully-random");
+        // Counted once it is seen to stay.
+        until(REPAIR, || match node.status().repairs_by_kind.get(&ObjectKind::Masquerade) {
+            Some(counted) if *counted == repairs => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
-    until(REPAIR, || match node.status().repairs_by_kind.get(&ObjectKind::Masquerade) {
-        Some(2) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
     fs::remove_file(&node.subnet_file).unwrap();
     until(REPAIR, || node.subnet_file.exists().then_some(()).ok_or("no subnet.env".into()));
 }
