@@ -1,0 +1,127 @@
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const POD: Owner<'_> = Owner { container_id: "pod", ifname: "eth0" };
+
+fn owner(container_id: &str) -> Owner<'_> {
+    Owner { container_id, ifname: "eth0" }
+}
+
+fn pool(directory: &TempDir, subnets: &[&str]) -> Pool {
+    let subnets: Vec<_> = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
+    Pool::new(directory.path().join("weft"), RangeSet::of_subnets(&subnets).unwrap())
+}
+
+fn addresses(leases: &[Lease]) -> Vec<String> {
+    leases.iter().map(|lease| lease.address.to_string()).collect()
+}
+
+fn files(directory: &TempDir) -> Vec<String> {
+    let listing = fs::read_dir(directory.path().join("weft")).unwrap();
+    let mut names: Vec<_> = listing.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_are_host_locals() {
+    let directory = TempDir::new().unwrap();
+    let leases = pool(&directory, &["10.244.1.1/24", "fd44::1/64"]).allocate(POD, &[]).unwrap();
+    assert_eq!(addresses(&leases), ["10.244.1.2/24", "fd44::2/64"]);
+    assert_eq!(leases[0].gateway.to_string(), "10.244.1.1");
+    assert_eq!(files(&directory), ["10.244.1.2", "fd44::2", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+    let read = |name: &str| fs::read_to_string(directory.path().join("weft").join(name)).unwrap();
+    assert_eq!((read("10.244.1.2").as_str(), read("last_reserved_ip.1").as_str()), ("pod\r\neth0", "fd44::2"));
+}
+
+#[test]
+fn addresses_are_not_reused_at_once() {
+    let directory = TempDir::new().unwrap();
+    let pool = pool(&directory, &["10.244.1.0/29"]);
+    let next = |id| addresses(&pool.allocate(owner(id), &[]).unwrap()).remove(0);
+    assert_eq!((next("a"), next("b")), ("10.244.1.2/29".into(), "10.244.1.3/29".into()));
+    release(&directory.path().join("weft"), owner("a")).unwrap();
+    assert_eq!(
+        (next("c"), next("d"), next("e")),
+        ("10.244.1.4/29".into(), "10.244.1.5/29".into(), "10.244.1.6/29".into())
+    );
+    assert_eq!(next("f"), "10.244.1.2/29");
+    assert!(matches!(pool.allocate(owner("g"), &[]), Err(Error::Exhausted(_))));
+    release(&directory.path().join("weft"), owner("f")).unwrap();
+    assert_eq!(next("g"), "10.244.1.2/29");
+}
+
+#[test]
+fn a4_one_address_per_attachment_and_set() {
+    let directory = TempDir::new().unwrap();
+    let pool = pool(&directory, &["10.244.1.0/24"]);
+    pool.allocate(POD, &[]).unwrap();
+    assert!(matches!(pool.allocate(POD, &[]), Err(Error::Duplicate { .. })));
+    let second = Owner { ifname: "net1", ..POD };
+    assert_eq!(addresses(&pool.allocate(second, &[]).unwrap()), ["10.244.1.3/24"]);
+    release(&directory.path().join("weft"), POD).unwrap();
+    assert!(files(&directory).contains(&"10.244.1.3".to_owned()));
+}
+
+#[test]
+fn requested_addresses_are_given_or_all_is_undone() {
+    let directory = TempDir::new().unwrap();
+    let pool = pool(&directory, &["10.244.1.0/24", "fd44::/64"]);
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let leases = pool.allocate(POD, &[ip("fd44::9"), ip("10.244.1.9")]).unwrap();
+    assert_eq!(addresses(&leases), ["10.244.1.9/24", "fd44::9/64"]);
+    for (requested, reason) in [
+        (vec![ip("10.244.1.9")], "not available"),
+        (vec![ip("10.244.1.1")], "gateway"),
+        (vec![ip("10.244.1.50"), ip("10.99.0.1")], "failed to allocate all requested IPs: 10.99.0.1"),
+        (vec![ip("fd44::9")], "not available"),
+    ] {
+        let error = pool.allocate(owner("other"), &requested).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+        let held = files(&directory);
+        assert_eq!(held, ["10.244.1.9", "fd44::9", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+    }
+}
+
+#[test]
+fn an_existing_directory_is_taken_over() {
+    let directory = TempDir::new().unwrap();
+    let network = directory.path().join("weft");
+    fs::create_dir(&network).unwrap();
+    for (name, text) in [
+        ("10.244.1.2", "old-format-id"),
+        ("10.244.1.3", "someone\r\neth0"),
+        ("10.244.1.4", "someone\neth0\n"),
+        ("last_reserved_ip.0", "10.244.1.3"),
+        ("notes", "not an address"),
+    ] {
+        fs::write(network.join(name), text).unwrap();
+    }
+    let pool = pool(&directory, &["10.244.1.0/24"]);
+    assert_eq!(addresses(&pool.allocate(POD, &[]).unwrap()), ["10.244.1.5/24"]);
+    release(&network, owner("old-format-id")).unwrap();
+    release(&network, owner("nobody")).unwrap();
+    assert_eq!(files(&directory), ["10.244.1.3", "10.244.1.4", "10.244.1.5", "last_reserved_ip.0", "lock", "notes"]);
+}
+
+#[test]
+fn d4_an_address_that_went_to_another_stays_with_it() {
+    let directory = TempDir::new().unwrap();
+    let pool = pool(&directory, &["10.244.1.0/24"]);
+    let leases = pool.allocate(POD, &[]).unwrap();
+    release(&directory.path().join("weft"), POD).unwrap();
+    pool.allocate(owner("later"), &[leases[0].address.ip()]).unwrap();
+    release(&directory.path().join("weft"), POD).unwrap();
+    pool.give_back(POD, &leases).unwrap();
+    assert!(files(&directory).contains(&"10.244.1.2".to_owned()));
+}
+
+#[test]
+fn release_without_a_directory_is_success() {
+    let directory = TempDir::new().unwrap();
+    release(&directory.path().join("none"), POD).unwrap();
+    assert!(!directory.path().join("none").exists());
+}

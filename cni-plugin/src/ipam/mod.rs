@@ -1,0 +1,69 @@
+//! Addresses: host-local's allocation, in host-local's files (section 7).
+
+mod allocate;
+mod range;
+mod store;
+
+use std::{io, net::IpAddr, path::PathBuf};
+
+use ipnetwork::IpNetwork;
+
+pub(crate) use allocate::{Pool, release};
+pub(crate) use range::{RangeConfig, RangeSet};
+
+use crate::error::{Code, Error as CniError};
+
+/// An address given to a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// The address, with the prefix length of its subnet.
+    pub(crate) address: IpNetwork,
+    /// The gateway of its range.
+    pub(crate) gateway: IpAddr,
+}
+
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner<'a> {
+    pub(crate) container_id: &'a str,
+    pub(crate) ifname: &'a str,
+}
+
+/// Why there is no address.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The directory cannot be used. Retry when the disk is well again.
+    #[error("{doing} {}: {source}", path.display())]
+    Store {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The configured ranges make no sense. Retrying will not help.
+    #[error("{0}")]
+    InvalidRange(String),
+    /// A runtime asked for a second attachment under one name (A4).
+    #[error("{address} has been allocated to {container_id}, duplicate allocation is not allowed")]
+    Duplicate { address: IpAddr, container_id: String },
+    /// The address asked for cannot be had.
+    #[error("requested IP address {address} {reason}")]
+    Requested { address: IpAddr, reason: String },
+    /// No set of ranges has those addresses in it.
+    #[error("failed to allocate all requested IPs: {0}")]
+    RequestedOutside(String),
+    /// Usual on a node with more pods than addresses; a retry helps when pods have gone.
+    #[error("no IP addresses available in range set: {0}")]
+    Exhausted(String),
+}
+
+impl From<Error> for CniError {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Store { .. } => Code::Io,
+            Error::InvalidRange(_) => Code::InvalidConfig,
+            _ => Code::Ipam,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,253 @@
+//! The data path: a routed veth pair, without a bridge (A9).
+//!
+//! The container has its address as a single host and sends everything to the gateway. The gateway's address is on
+//! the host's end of every pair; the host has one route per pod. So pods of one node reach each other, themselves
+//! through a Service, and the node, by plain routing.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ipnetwork::IpNetwork;
+use weft_netlink::{
+    AddressOptions, IfIndex, Link, Mac, Netlink, NetnsGuard, Route, RouteScope, TABLE_MAIN, VethSpec, sysctl,
+};
+
+use crate::{
+    error::{Code, Error},
+    ipam::Lease,
+    result::RouteConfig,
+    sandbox::Sandbox,
+};
+
+/// How often another name for the host's end is drawn when one is taken.
+const NAME_ATTEMPTS: u32 = 10;
+
+/// How long an interface may take to get its carrier; it takes some 0.1 ms.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What to make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wiring<'a> {
+    /// Name of the container's end.
+    pub(crate) ifname: &'a str,
+    /// MTU of both ends in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// MAC of the container's end.
+    pub(crate) mac: Option<Mac>,
+    pub(crate) leases: &'a [Lease],
+    /// Routes of the container; each has a gateway.
+    pub(crate) routes: &'a [RouteConfig],
+}
+
+/// What was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Attachment {
+    pub(crate) host: Link,
+    pub(crate) container: Link,
+}
+
+/// Makes the pair and both sides' addresses and routes. After an error nothing of it is left (A2).
+pub(crate) fn attach(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<Attachment, Error> {
+    forward(wiring)?;
+    let name = create_pair(host, sandbox, wiring)?;
+    let link = host.link_by_name(&name)?.ok_or_else(|| vanished(&name))?;
+    let attachment = configure(host, &link, sandbox, wiring);
+    if attachment.is_err()
+        && let Err(also) = host.delete_link(link.index)
+    {
+        eprintln!("weft-cni: {also}");
+    }
+    attachment
+}
+
+fn configure(host: &Netlink, host_link: &Link, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<Attachment, Error> {
+    let container = sandbox.netlink.link_by_name(wiring.ifname)?.ok_or_else(|| vanished(wiring.ifname))?;
+    prepare_ipv6(&host_link.name, sandbox, wiring)?;
+    // Early, so that the carrier is there by the time the rest is done. Addresses and routes need the link up.
+    host.set_up(host_link.index)?;
+    sandbox.netlink.set_up(container.index)?;
+    for lease in wiring.leases {
+        put_address(&sandbox.netlink, container.index, lease.address.ip().into())?;
+        put_address(host, host_link.index, lease.gateway.into())?;
+        host.replace_route(&on_link(lease.address.ip().into(), host_link.index))?;
+        sandbox.netlink.replace_route(&on_link(lease.gateway.into(), container.index))?;
+    }
+    for route in container_routes(wiring, container.index) {
+        sandbox.netlink.replace_route(&route)?;
+    }
+    wait_for_carrier(host, host_link.index)?;
+    Ok(Attachment { host: host_link.clone(), container })
+}
+
+/// Turns on forwarding for the families in use (A7).
+fn forward(wiring: &Wiring<'_>) -> Result<(), Error> {
+    for (v4, parameter) in [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")] {
+        if wiring.leases.iter().any(|lease| lease.address.is_ipv4() == v4) {
+            sysctl::set(parameter, "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the pair and returns the name of the host's end.
+fn create_pair(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<String, Error> {
+    let mut last = None;
+    for attempt in 0..NAME_ATTEMPTS {
+        let name = random_name(attempt);
+        let spec = VethSpec {
+            name: &name,
+            peer_name: wiring.ifname,
+            peer_netns: Some(sandbox.netns.as_fd()),
+            mtu: wiring.mtu,
+            mac: None,
+            peer_mac: wiring.mac,
+        };
+        match host.create_veth(&spec) {
+            Ok(()) => return Ok(name),
+            // The container's name was free a moment ago, so it will be the host's.
+            Err(error) if error.is_exists() => last = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last.map_or_else(|| Error::new(Code::Network, "no name for the host's interface"), Error::from))
+}
+
+/// The standard library seeds each `RandomState` from the kernel's random numbers.
+fn random_name(attempt: u32) -> String {
+    let [_, _, _, _, a, b, c, d] = RandomState::new().hash_one(attempt).to_be_bytes();
+    format!("veth{:08x}", u32::from_be_bytes([a, b, c, d]))
+}
+
+/// IPv6 must be on, work at once, and not be changed by whoever sends router advertisements (A7).
+fn prepare_ipv6(host_name: &str, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<(), Error> {
+    if wiring.leases.iter().all(|lease| lease.address.is_ipv4()) {
+        return Ok(());
+    }
+    let set = |interface: &str, parameter: &str, value: &str| {
+        sysctl::set(&format!("net/ipv6/conf/{interface}/{parameter}"), value).map(drop)
+    };
+    set(host_name, "disable_ipv6", "0")?;
+    set(host_name, "accept_ra", "0")?;
+    // Until its link-local address has passed duplicate address detection, after a second or more, the host could not
+    // ask for the pod's MAC. Nobody else is on this link, so nothing can be duplicate.
+    set(host_name, "accept_dad", "0")?;
+
+    let _inside = NetnsGuard::enter(&sandbox.netns)?;
+    set("lo", "disable_ipv6", "0")?;
+    set(wiring.ifname, "disable_ipv6", "0")?;
+    set(wiring.ifname, "accept_dad", "0")?;
+    set(wiring.ifname, "keep_addr_on_down", "1")?;
+    Ok(())
+}
+
+/// An address for this host alone: no route to neighbours goes with it, for there are none.
+fn put_address(netlink: &Netlink, link: IfIndex, address: IpNetwork) -> Result<(), Error> {
+    let options = AddressOptions { no_dad: address.is_ipv6(), no_prefix_route: true, link_scope: false };
+    netlink.replace_address(link, address, options).map_err(Error::from)
+}
+
+fn on_link(destination: IpNetwork, link: IfIndex) -> Route {
+    let scope = if destination.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    Route { link: Some(link), scope, ..Route::new(destination) }
+}
+
+/// The container's routes, after those to the gateways.
+fn container_routes(wiring: &Wiring<'_>, link: IfIndex) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for lease in wiring.leases {
+        let subnet = IpNetwork::new(lease.address.network(), lease.address.prefix())
+            .expect("the prefix length is that of the address");
+        let has_default =
+            wiring.routes.iter().any(|route| route.dst.prefix() == 0 && route.dst.is_ipv4() == subnet.is_ipv4());
+        // Pods of this node are not neighbours but behind the gateway; a default route says that as well.
+        if !has_default {
+            routes.push(Route { gateway: Some(lease.gateway), link: Some(link), ..Route::new(subnet) });
+        }
+    }
+    routes.extend(wiring.routes.iter().map(|route| Route {
+        gateway: route.gw,
+        link: Some(link),
+        metric: route.priority,
+        table: route.table.unwrap_or(TABLE_MAIN),
+        scope: route.scope.map_or(RouteScope::Universe, RouteScope::from),
+        mtu: route.mtu,
+        advmss: route.advmss,
+        ..Route::new(route.dst)
+    }));
+    routes
+}
+
+/// The end that came up first gets its carrier, and its queue, from a kernel thread (linkwatch) some time after the
+/// other end came up. Until then it drops packets, and the runtime may start a probe the moment it has our result (A12).
+fn wait_for_carrier(netlink: &Netlink, link: IfIndex) -> Result<(), Error> {
+    let start = Instant::now();
+    loop {
+        let now = netlink.link_by_index(link)?.ok_or_else(|| vanished("the host's end"))?;
+        if now.running {
+            return Ok(());
+        }
+        if start.elapsed() > CARRIER_PATIENCE {
+            return Err(Error::new(Code::Network, format!("{} has no carrier after {CARRIER_PATIENCE:?}", now.name)));
+        }
+        thread::sleep(Duration::from_micros(50));
+    }
+}
+
+fn vanished(name: &str) -> Error {
+    Error::new(Code::Network, format!("{name} vanished while it was being set up"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(address: &str, gateway: &str) -> Lease {
+        Lease { address: address.parse().unwrap(), gateway: gateway.parse().unwrap() }
+    }
+
+    fn texts(leases: &[Lease], routes: &[RouteConfig]) -> Vec<String> {
+        let wiring = Wiring { ifname: "eth0", mtu: None, mac: None, leases, routes };
+        container_routes(&wiring, IfIndex::new(2).unwrap()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_own_subnet_goes_by_the_gateway_when_there_is_no_default_route() {
+        let leases = [lease("10.244.1.5/24", "10.244.1.1"), lease("fd44::5/64", "fd44::1")];
+        let default = RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway);
+        assert_eq!(
+            texts(&leases, &[default]),
+            ["fd44::/64 via fd44::1 on link #2", "0.0.0.0/0 via 10.244.1.1 on link #2"]
+        );
+        assert_eq!(
+            texts(&leases, &[]),
+            ["10.244.1.0/24 via 10.244.1.1 on link #2", "fd44::/64 via fd44::1 on link #2"]
+        );
+    }
+
+    #[test]
+    fn route_attributes_are_passed_on() {
+        let leases = [lease("10.244.1.5/24", "10.244.1.1")];
+        let configured = RouteConfig {
+            mtu: Some(1300),
+            advmss: Some(1260),
+            priority: Some(7),
+            table: Some(100),
+            scope: Some(0),
+            ..RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway)
+        };
+        let wiring = Wiring { ifname: "eth0", mtu: None, mac: None, leases: &leases, routes: &[configured] };
+        let route = container_routes(&wiring, IfIndex::new(2).unwrap()).remove(0);
+        assert_eq!((route.mtu, route.advmss, route.metric, route.table), (Some(1300), Some(1260), Some(7), 100));
+    }
+
+    #[test]
+    fn names_are_random_and_of_the_usual_form() {
+        let (a, b) = (random_name(0), random_name(0));
+        assert_ne!(a, b);
+        assert!(a.len() == 12 && a[4..].bytes().all(|c| c.is_ascii_hexdigit()), "{a}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The real binary, in throw-away network namespaces. Needs root; touches nothing outside those namespaces.
+//! Numbers in test names are those of the requirement list `cni.md`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod failures;
+mod kit;
+mod lifecycle;
+mod protocol;
+mod traffic;
