@@ -6,6 +6,7 @@ mod error;
 mod maps;
 mod pins;
 mod plane;
+mod privileges;
 mod sys;
 
 pub use error::Error;

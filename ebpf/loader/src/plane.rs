@@ -21,7 +21,7 @@ use weft_ebpf_abi::{Config, MAPS};
 use crate::{
     Error, Maps,
     pins::{Pins, exists},
-    sys,
+    privileges, sys,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket"));
@@ -78,6 +78,7 @@ impl SocketPlane {
     /// # Errors
     /// Any variant but [`Error::Attach`] and [`Error::Full`].
     pub fn open(config: &SocketPlaneConfig) -> Result<Self, Error> {
+        privileges::check()?;
         let cgroup = open_cgroup(&config.cgroup_root)?;
         let pins = Pins::open(&config.bpffs)?;
         pins.check_layouts()?;

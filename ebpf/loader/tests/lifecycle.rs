@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use support::{Node, in_netns, serve};
 use weft_ebpf::{Error, SocketPlane, SocketPlaneConfig, remove_pins};
@@ -123,4 +123,36 @@ fn paths_on_the_wrong_filesystem_are_named() {
     let config = SocketPlaneConfig { cgroup_root: Path::new("/nonexistent").to_owned(), ..node.config() };
     let error = SocketPlane::open(&config).err().unwrap();
     assert!(error.to_string().contains("open cgroup /nonexistent"), "{error}");
+}
+
+/// Run by the next test, in a process without the capabilities.
+#[test]
+#[ignore = "a part of missing_privileges_are_named, which runs it"]
+fn open_without_privileges() {
+    let path = |name| std::env::var_os(name).unwrap().into();
+    let config = SocketPlaneConfig { cgroup_root: path("WEFT_TEST_CGROUP"), bpffs: path("WEFT_TEST_BPFFS") };
+    let error = SocketPlane::open(&config).err().unwrap();
+    assert!(error.is_permission_denied(), "{error}");
+    for capability in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"] {
+        assert!(error.to_string().contains(capability), "{error}");
+    }
+}
+
+#[test]
+fn missing_privileges_are_named() {
+    for lost in ["-sys_admin,-bpf", "-sys_admin,-net_admin"] {
+        let node = Node::new();
+        let config = node.config();
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", lost, "--inh-caps", lost])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "open_without_privileges", "--ignored"])
+            .env("WEFT_TEST_CGROUP", &config.cgroup_root)
+            .env("WEFT_TEST_BPFFS", &config.bpffs)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "without {lost}: {text}");
+        assert!(!node.pins().exists(), "nothing was changed");
+    }
 }
