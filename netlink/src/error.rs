@@ -73,6 +73,11 @@ impl Error {
         matches!(self.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH))
     }
 
+    /// The kernel was built without what is needed; no retry will help.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::ENOSYS))
+    }
+
     pub(crate) fn unreadable(operation: &'static str, object: impl ToString, reason: impl ToString) -> Self {
         Self::Unreadable { operation, object: object.to_string(), reason: reason.to_string() }
     }

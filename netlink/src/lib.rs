@@ -1,4 +1,5 @@
-//! Every conversation with rtnetlink, synchronous and typed; and the entering of network namespaces.
+//! Every conversation with rtnetlink, conntrack and sock_diag, synchronous and typed; and the entering of network
+//! namespaces.
 //!
 //! Calls are idempotent: replacing what is already so and deleting what is already gone both succeed.
 //! A [`Netlink`] belongs to the network namespace its thread was in at [`Netlink::open`], for good:
@@ -7,6 +8,8 @@
 //! This crate decides nothing. What ought to be in the kernel is the planners' business.
 
 mod address;
+mod attributes;
+mod conntrack;
 mod error;
 mod fdb;
 mod link;
@@ -14,7 +17,9 @@ mod monitor;
 mod neighbour;
 mod netns;
 mod nftables;
+mod raw;
 mod route;
+mod sock_diag;
 mod socket;
 pub mod sysctl;
 mod types;
@@ -22,6 +27,7 @@ mod veth;
 mod vxlan;
 
 pub use address::{Address, AddressOptions};
+pub use conntrack::{Conntrack, ConntrackEntry, ConntrackTuple, Deleted};
 pub use error::{Error, Result};
 pub use fdb::FdbEntry;
 pub use link::{Link, LinkKind};
@@ -29,7 +35,9 @@ pub use monitor::{Event, Group, Monitor, Stopper};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netns::{Netns, NetnsGuard};
 pub use nftables::NftWatch;
+pub use raw::Listing;
 pub use route::{Route, RouteFilter, RouteKind, RouteProtocol, RouteScope, TABLE_LOCAL, TABLE_MAIN};
+pub use sock_diag::{ConnectedUdp, SockDiag};
 pub use socket::Netlink;
 pub use types::{Family, IfIndex, Mac, ParseMacError};
 pub use veth::VethSpec;

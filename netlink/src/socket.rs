@@ -16,7 +16,7 @@ use nix::libc;
 use crate::error::{During, Failure, Result};
 
 /// Room for one datagram. The kernel fills dumps up to 32 KiB and makes single answers no larger without VF lists.
-const RECEIVE_BYTES: usize = 64 * 1024;
+pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// How often a dump that others disturb is started again before giving up.
 const DUMP_ATTEMPTS: u32 = 20;
@@ -155,7 +155,8 @@ fn refusal(error: &ErrorMessage) -> Option<Failure> {
     Some(Failure::Kernel { errno: code.get().saturating_abs(), explanation: explanation(attributes) })
 }
 
-fn explanation(attributes: &[u8]) -> Option<String> {
+/// The kernel's own words, if they are among the attributes of an answer.
+pub(crate) fn explanation(attributes: &[u8]) -> Option<String> {
     NlasIterator::new(attributes)
         .filter_map(std::result::Result::ok)
         .find(|attribute| attribute.kind() == EXTENDED_ACK_TEXT)

@@ -4,12 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod addresses;
+mod conntrack;
 mod links;
 mod monitor;
 mod namespaces;
 mod neighbours;
 mod nftables;
 mod routes;
+mod sock_diag;
 
 use std::process::Command;
 
