@@ -188,6 +188,8 @@ pub struct LoadReport {
     pub failures: Vec<Failure>,
     /// Answers of each server.
     pub by_name: BTreeMap<String, u64>,
+    /// When each server was seen, for the time a change takes.
+    pub seen: BTreeMap<String, Seen>,
     /// Seconds it ran.
     pub seconds: f64,
     /// Good connections a second.
@@ -200,6 +202,16 @@ pub struct LoadReport {
     pub p99_us: u64,
     /// The slowest connection, in microseconds.
     pub max_us: u64,
+}
+
+/// First and last connection that a server answered, in microseconds since 1970 (the clocks of a machine agree).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    /// Begin of the first one.
+    pub first_us: u64,
+    /// Begin of the last one.
+    pub last_us: u64,
 }
 
 impl LoadReport {

@@ -3,7 +3,7 @@
 use std::{
     fmt::Display,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Result, bail};
@@ -14,6 +14,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// `n` seconds.
 pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
+}
+
+/// Microseconds since 1970, to compare with [`Seen`](crate::Seen).
+pub fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Looks until `look` returns `Ok`, and returns its value and how long that took.

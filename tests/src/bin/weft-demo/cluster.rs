@@ -40,8 +40,8 @@ impl Scene {
     pub(crate) fn set_endpoints(&self, pods: &[usize]) -> Result<()> {
         let pods: Vec<&Pod> = pods.iter().map(|&index| &self.web[index]).collect();
         let manifests = self.cluster.manifests();
-        manifests.endpoints("names", &[SlicePort::new("dns", "UDP", 8080)], &pods)?;
-        manifests.endpoints("web", &[SlicePort::new("http", "TCP", 8080)], &pods)
+        manifests.endpoints("web", &[SlicePort::new("http", "TCP", 8080)], &pods)?;
+        manifests.endpoints("names", &[SlicePort::new("dns", "UDP", 8080)], &pods)
     }
 }
 

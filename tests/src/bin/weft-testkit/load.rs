@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use weft_tests::{Failure, LoadReport};
+use weft_tests::{Failure, LoadReport, Seen, unix_us};
 
 use crate::{client, latency::Latencies};
 
@@ -43,6 +43,7 @@ pub(crate) struct Load {
 #[derive(Default)]
 struct Tally {
     by_name: BTreeMap<String, u64>,
+    seen: BTreeMap<String, Seen>,
     failed: u64,
     failures: Vec<Failure>,
     latencies: Latencies,
@@ -79,11 +80,12 @@ impl Load {
         while !stop.load(Ordering::Relaxed) {
             self.wait_for_turn(number, turn, start);
             turn += 1;
-            let begin = Instant::now();
+            let (begin, now) = (Instant::now(), unix_us());
             match client::connect(self.target, TIMEOUT) {
                 Ok((connection, answer)) => {
                     drop(connection);
                     tally.latencies.add(begin.elapsed());
+                    tally.see(&answer.name, Seen { first_us: now, last_us: now });
                     *tally.by_name.entry(answer.name).or_default() += 1;
                     ready.call_once(crate::say_ready);
                 }
@@ -116,9 +118,18 @@ impl Load {
 }
 
 impl Tally {
+    fn see(&mut self, name: &str, seen: Seen) {
+        let entry = self.seen.entry(name.to_owned()).or_insert(seen);
+        entry.first_us = entry.first_us.min(seen.first_us);
+        entry.last_us = entry.last_us.max(seen.last_us);
+    }
+
     fn merge(&mut self, other: Self) {
         for (name, count) in other.by_name {
             *self.by_name.entry(name).or_default() += count;
+        }
+        for (name, seen) in other.seen {
+            self.see(&name, seen);
         }
         self.failed += other.failed;
         self.failures.extend(other.failures);
@@ -134,6 +145,7 @@ impl Tally {
             failed: self.failed,
             failures: self.failures,
             by_name: self.by_name,
+            seen: self.seen,
             seconds: elapsed.as_secs_f64(),
             rate: good as f64 / elapsed.as_secs_f64(),
             p10_us: latencies.percentile(10),
