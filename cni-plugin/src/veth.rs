@@ -6,6 +6,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    net::Ipv6Addr,
     os::fd::AsFd,
     thread,
     time::{Duration, Instant},
@@ -43,6 +44,12 @@ pub(crate) struct Wiring<'a> {
     pub(crate) routes: &'a [RouteConfig],
 }
 
+impl Wiring<'_> {
+    fn has_ipv6(&self) -> bool {
+        self.leases.iter().any(|lease| lease.address.is_ipv6())
+    }
+}
+
 /// What was made.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
@@ -66,18 +73,25 @@ pub(crate) fn attach(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> 
 
 fn configure(host: &Netlink, host_link: &Link, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<Attachment, Error> {
     let container = sandbox.netlink.link_by_name(wiring.ifname)?.ok_or_else(|| vanished(wiring.ifname))?;
-    prepare_ipv6(&host_link.name, sandbox, wiring)?;
+    if wiring.has_ipv6() {
+        prepare_ipv6(&host_link.name, sandbox, wiring.ifname)?;
+    }
     // Early, so that the carrier is there by the time the rest is done. Addresses and routes need the link up.
     host.set_up(host_link.index)?;
     sandbox.netlink.set_up(container.index)?;
+    if wiring.has_ipv6() {
+        put_link_local(host, host_link)?;
+    }
     for lease in wiring.leases {
         put_address(&sandbox.netlink, container.index, lease.address.ip().into())?;
         put_address(host, host_link.index, lease.gateway.into())?;
+        // Replaced: a pod that had the address before may not be quite gone.
         host.replace_route(&on_link(lease.address.ip().into(), host_link.index))?;
-        sandbox.netlink.replace_route(&on_link(lease.gateway.into(), container.index))?;
+        sandbox.netlink.append_route(&on_link(lease.gateway.into(), container.index))?;
     }
+    // Appended, not replaced: another attachment of this pod may have the same routes, and keeps them (A4, A6).
     for route in container_routes(wiring, container.index) {
-        sandbox.netlink.replace_route(&route)?;
+        sandbox.netlink.append_route(&route)?;
     }
     wait_for_carrier(host, host_link.index)?;
     Ok(Attachment { host: host_link.clone(), container })
@@ -123,25 +137,34 @@ fn random_name(attempt: u32) -> String {
 }
 
 /// IPv6 must be on, work at once, and not be changed by whoever sends router advertisements (A7).
-fn prepare_ipv6(host_name: &str, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<(), Error> {
-    if wiring.leases.iter().all(|lease| lease.address.is_ipv4()) {
-        return Ok(());
-    }
+fn prepare_ipv6(host_name: &str, sandbox: &Sandbox, ifname: &str) -> Result<(), Error> {
     let set = |interface: &str, parameter: &str, value: &str| {
         sysctl::set(&format!("net/ipv6/conf/{interface}/{parameter}"), value).map(drop)
     };
     set(host_name, "disable_ipv6", "0")?;
     set(host_name, "accept_ra", "0")?;
-    // Until its link-local address has passed duplicate address detection, after a second or more, the host could not
-    // ask for the pod's MAC. Nobody else is on this link, so nothing can be duplicate.
-    set(host_name, "accept_dad", "0")?;
+    // IN6_ADDR_GEN_MODE_NONE: see `put_link_local`.
+    set(host_name, "addr_gen_mode", "1")?;
 
     let _inside = NetnsGuard::enter(&sandbox.netns)?;
     set("lo", "disable_ipv6", "0")?;
-    set(wiring.ifname, "disable_ipv6", "0")?;
-    set(wiring.ifname, "accept_dad", "0")?;
-    set(wiring.ifname, "keep_addr_on_down", "1")?;
+    set(ifname, "disable_ipv6", "0")?;
+    set(ifname, "accept_dad", "0")?;
+    set(ifname, "keep_addr_on_down", "1")?;
     Ok(())
+}
+
+/// The host asks for a pod's MAC from a link-local address (ndisc_send_ns). The kernel's own has to pass duplicate
+/// address detection, for seconds or, with that off, until a kernel thread gets round to it; packets to the pod would
+/// wait for so long. Nobody else is on this link, so ours is no duplicate.
+fn put_link_local(host: &Netlink, link: &Link) -> Result<(), Error> {
+    let Some(Mac([a, b, c, d, e, f])) = link.mac else { return Ok(()) };
+    // Modified EUI-64 (RFC 4291 appendix A).
+    let identifier = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let address = Ipv6Addr::from(u128::from(0xfe80_u16) << 112 | u128::from(u64::from_be_bytes(identifier)));
+    let network = IpNetwork::new(address.into(), 64).expect("64 is a prefix length of IPv6");
+    let options = AddressOptions { no_dad: true, ..AddressOptions::default() };
+    host.replace_address(link.index, network, options).map_err(Error::from)
 }
 
 /// An address for this host alone: no route to neighbours goes with it, for there are none.

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage},
@@ -211,6 +211,19 @@ impl Netlink {
             other => other,
         }
         .during("replace route", route)
+    }
+
+    /// Adds a route behind those that are there for the same destination and metric, which stay in effect; one that
+    /// is there already is fine. (IPv6 joins routes with gateways into one multipath route.)
+    ///
+    /// # Errors
+    /// As [`Netlink::replace_route`].
+    pub fn append_route(&self, route: &Route) -> Result<()> {
+        match self.put_route(route, NLM_F_APPEND) {
+            Err(Failure::Kernel { errno: libc::EEXIST, .. }) => Ok(()),
+            other => other,
+        }
+        .during("append route", route)
     }
 
     fn put_route(&self, route: &Route, flags: u16) -> std::result::Result<(), Failure> {

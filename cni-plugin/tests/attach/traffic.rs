@@ -90,21 +90,21 @@ fn a7_ipv6_is_switched_on_where_it_was_off() {
     tcp(&node.netns, &pod.netns, address);
 }
 
-/// Node A12: the very first packet arrives, sent the moment the result is there.
+/// The very first packet arrives, sent the moment the result is there.
 #[test]
 fn a12_the_first_datagram_arrives() {
     let node = Node::dual_stack();
-    let (server, server_ips) = attach(&node, "server");
+    let (sender, _) = attach(&node, "sender");
     for round in 0..20 {
-        let (client, _) = attach(&node, &format!("client{round}"));
-        for ip in &server_ips {
-            let receiver = server.netns.run(|| UdpSocket::bind(SocketAddr::new(*ip, 0)).unwrap()).unwrap();
-            receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let to = receiver.local_addr().unwrap();
+        let (receiver, ips) = attach(&node, &format!("receiver{round}"));
+        for ip in ips {
+            let socket = receiver.netns.run(|| UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap()).unwrap();
+            socket.set_read_timeout(Some(AT_ONCE)).unwrap();
+            let to = socket.local_addr().unwrap();
             let any: SocketAddr = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
-            client.netns.run(|| UdpSocket::bind(any).unwrap().send_to(b"first", to).unwrap()).unwrap();
+            sender.netns.run(|| UdpSocket::bind(any).unwrap().send_to(b"first", to).unwrap()).unwrap();
             let mut buffer = [0; 16];
-            assert_eq!(receiver.recv(&mut buffer).unwrap(), 5, "round {round}, {ip}");
+            assert_eq!(socket.recv(&mut buffer).unwrap(), 5, "round {round}, {ip}");
         }
     }
 }
@@ -129,7 +129,8 @@ fn the_container_has_its_address_alone_and_a_default_route() {
     ] {
         assert!(routes.contains(&expected), "{expected}: {routes:?}");
     }
-    assert!(netlink.addresses(Some(index)).unwrap().iter().all(|address| !address.tentative));
+    let usable = netlink.addresses(Some(index)).unwrap();
+    assert!(usable.iter().all(|address| address.address.prefix() == 64 || !address.tentative), "{usable:?}");
 }
 
 #[test]
@@ -149,11 +150,23 @@ fn configured_routes_replace_the_default_route() {
 
 #[test]
 fn a4_two_attachments_of_one_pod_are_independent() {
-    let (node, pod) = (Node::v4(), Pod::new("p"));
-    let first = node.add(&pod).result();
-    let second = node.run("ADD", &pod, &node.config("1.0.0"), &[("CNI_IFNAME", "net1")]).result();
-    assert_ne!(addresses(&first), addresses(&second));
-    node.run("DEL", &pod, &node.config("1.0.0"), &[("CNI_IFNAME", "net1")]);
-    assert_eq!(node.reserved(), addresses(&first));
-    tcp(&node.netns, &pod.netns, addresses(&first)[0].parse().unwrap());
+    let (node, pod) = (Node::dual_stack(), Pod::new("p"));
+    let of = |ifname| [("CNI_IFNAME", ifname)];
+    let run = |command, ifname| node.run(command, &pod, &node.config("1.0.0"), &of(ifname));
+    let reachable = |addresses: &[String]| {
+        for address in addresses {
+            tcp(&node.netns, &pod.netns, address.parse().unwrap());
+        }
+    };
+    let first = addresses(&run("ADD", "eth0").result());
+    let second = addresses(&run("ADD", "net1").result());
+    assert_ne!(first, second);
+    reachable(&first);
+    reachable(&second);
+    assert!(run("DEL", "net1").success);
+    assert_eq!(node.reserved(), first);
+    reachable(&first);
+    let third = addresses(&run("ADD", "net1").result());
+    assert!(run("DEL", "eth0").success);
+    reachable(&third);
 }

@@ -120,6 +120,24 @@ fn a_multipath_route_reads_as_its_next_hops_and_is_replaced_whole() {
 }
 
 #[test]
+fn an_appended_route_comes_second_and_takes_over() {
+    in_new_netns(|netlink| {
+        let (first, second) = two_links(netlink);
+        for [destination, ..] in CASES {
+            let on = |link| Route { link: Some(link), ..Route::new(destination.parse().unwrap()) };
+            for route in [on(first), on(second), on(second)] {
+                netlink.append_route(&route).unwrap();
+            }
+            assert_eq!(routes_to(netlink, destination), [on(first), on(second)]);
+            let host = destination.parse::<IpNetwork>().unwrap().nth_host();
+            assert_eq!(netlink.route_to(host).unwrap().link, Some(first));
+            netlink.delete_route(&on(first)).unwrap();
+            assert_eq!(netlink.route_to(host).unwrap().link, Some(second));
+        }
+    });
+}
+
+#[test]
 fn metrics_keep_routes_apart() {
     in_new_netns(|netlink| {
         let (link, _) = two_links(netlink);
