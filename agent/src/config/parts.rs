@@ -1,8 +1,6 @@
 //! The small values of the configuration, each with its parser and the message for what it does not accept.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
-
-use ipnetwork::IpNetwork;
+use std::path::PathBuf;
 
 /// Which parts of the agent run (`--components`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,67 +67,5 @@ impl SourceKind {
             (_, Some(path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
             _ => Err("must be kube or dir:PATH".to_owned()),
         }
-    }
-}
-
-/// Who hands out pod subnets (`--subnet-manager`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SubnetManager {
-    /// A directory shared by the agents of one machine.
-    Dir(PathBuf),
-}
-
-impl SubnetManager {
-    /// Reads `dir:PATH`.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match (text, text.strip_prefix("dir:")) {
-            (_, Some(path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
-            ("kube" | "etcd", _) => {
-                Err("is not built yet; use dir:PATH, or --components=proxy beside flannel".to_owned())
-            }
-            _ => Err("must be kube, etcd or dir:PATH".to_owned()),
-        }
-    }
-}
-
-/// Data plane asked for (`--proxy-mode`, `mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProxyMode {
-    /// Socket programs, with nftables for packets from outside.
-    Ebpf,
-}
-
-impl ProxyMode {
-    /// Reads a mode; empty is the best the node can do.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "" | "ebpf" => Ok(Self::Ebpf),
-            "nftables" | "iptables" => Err("is not built yet; use ebpf or leave it empty".to_owned()),
-            "ipvs" => Err("Weft has no ipvs mode; use ebpf, which balances in round robin too".to_owned()),
-            _ => Err("must be ebpf, nftables, iptables or blank".to_owned()),
-        }
-    }
-}
-
-/// Addresses of the node at which NodePorts are accepted (kube-proxy.md 6.1).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct NodePortAddresses(Vec<IpNetwork>);
-
-impl NodePortAddresses {
-    /// Reads a list of CIDRs; empty = every address of the node.
-    pub(crate) fn parse(list: &[String]) -> Result<Self, String> {
-        if list.iter().any(|item| item == "primary") {
-            return Err("\"primary\" is not built yet; give CIDRs, or leave it empty for all addresses".to_owned());
-        }
-        list.iter().map(|text| super::cidr(text)).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Those of the node's addresses that NodePorts are accepted at; a family without a CIDR has all of them.
-    pub(crate) fn select(&self, node: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-        let allowed = |address: &IpAddr| {
-            let mut of_family = self.0.iter().filter(|cidr| cidr.is_ipv4() == address.is_ipv4()).peekable();
-            of_family.peek().is_none() || of_family.any(|cidr| cidr.contains(*address))
-        };
-        node.iter().copied().filter(allowed).collect()
     }
 }

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use clap::Parser;
 
-use super::{Config, Mistake, NodePortAddresses, ProxyMode, SourceKind};
+use super::{Config, Mistake, NodePortAddresses, SourceKind, proxy::ProxyMode};
 use crate::cli::{Cli, Command};
 
 /// A directory with everything a good configuration needs.

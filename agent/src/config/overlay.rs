@@ -1,0 +1,78 @@
+//! Configuration of the pod network.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use weft_overlay::{InterfaceChoice, NetConf, SubnetSource};
+
+use super::{Mistakes, readable};
+use crate::cli::AgentArgs;
+
+/// Configuration of the pod network.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OverlayConfig {
+    /// flannel's network configuration.
+    pub(crate) net_conf: NetConf,
+    /// Who hands out subnets.
+    pub(crate) subnet_manager: SubnetManager,
+    /// `--iface`, `--public-ip`, `--public-ipv6`.
+    pub(crate) interface: InterfaceChoice,
+    /// Masquerade what leaves the pod network.
+    pub(crate) ip_masq: bool,
+}
+
+/// Who hands out pod subnets (`--subnet-manager`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SubnetManager {
+    /// A directory shared by the agents of one machine.
+    Dir(PathBuf),
+}
+
+impl SubnetManager {
+    /// Reads `dir:PATH`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("dir:")) {
+            (_, Some(path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            ("kube" | "etcd", _) => {
+                Err("is not built yet; use dir:PATH, or --components=proxy beside flannel".to_owned())
+            }
+            _ => Err("must be kube, etcd or dir:PATH".to_owned()),
+        }
+    }
+}
+
+/// Reads the flags and `net-conf.json`.
+pub(super) fn read(args: &AgentArgs, mistakes: &mut Mistakes) -> Option<OverlayConfig> {
+    let flags = &args.overlay;
+    let manager =
+        mistakes.check("--subnet-manager", &flags.subnet_manager, SubnetManager::parse(&flags.subnet_manager));
+    let interface = InterfaceChoice {
+        interfaces: flags.iface.clone(),
+        public_ip: address::<Ipv4Addr>("--public-ip", flags.public_ip.as_deref(), "an IPv4 address", mistakes),
+        public_ipv6: address::<Ipv6Addr>("--public-ipv6", flags.public_ipv6.as_deref(), "an IPv6 address", mistakes),
+    };
+    let net_conf = net_conf(&flags.net_conf, mistakes);
+    Some(OverlayConfig { net_conf: net_conf?, subnet_manager: manager?, interface, ip_masq: flags.ip_masq })
+}
+
+fn net_conf(path: &Path, mistakes: &mut Mistakes) -> Option<NetConf> {
+    let text = readable("--net-conf", path, mistakes)?;
+    match NetConf::parse(&text, SubnetSource::Allocated) {
+        Ok(net_conf) => Some(net_conf),
+        Err(errors) => {
+            for error in errors {
+                mistakes.add(path.display().to_string(), "", error.to_string());
+            }
+            None
+        }
+    }
+}
+
+fn address<A: FromStr>(flag: &str, value: Option<&str>, expected: &str, mistakes: &mut Mistakes) -> Option<A> {
+    let value = value?;
+    let parsed = value.parse().map_err(|_| format!("must be {expected}"));
+    mistakes.check(flag, value, parsed)
+}
