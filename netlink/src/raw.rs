@@ -55,6 +55,11 @@ impl RawSocket {
         self.exchange(kind, NLM_F_ACK, payload, |_| ()).map(drop)
     }
 
+    /// Sends one request, hands the answers to `each`, and waits for the acknowledgement.
+    pub(crate) fn ask(&mut self, kind: u16, payload: &[u8], each: impl FnMut(&[u8])) -> Result<(), Failure> {
+        self.exchange(kind, NLM_F_ACK, payload, each).map(drop)
+    }
+
     /// Hands every answer to `each`, in the kernel's order. The table is not locked meanwhile.
     pub(crate) fn dump(&mut self, kind: u16, payload: &[u8], each: impl FnMut(&[u8])) -> Result<Listing, Failure> {
         self.exchange(kind, NLM_F_DUMP, payload, each)

@@ -1,11 +1,11 @@
-//! Notices of removed rules, with `nft` as the one who removes.
+//! Notices of removed rules and small questions, with `nft` as the one who adds and removes.
 
 use std::{
     io::Write,
     process::{Command, Stdio},
 };
 
-use weft_netlink::NftWatch;
+use weft_netlink::{NftQuery, NftWatch};
 
 use crate::in_new_netns;
 
@@ -28,5 +28,26 @@ fn removals_are_noticed_and_additions_are_not() {
             assert!(watch.removed("x").unwrap(), "{command}");
             assert!(!watch.removed("x").unwrap(), "told once");
         }
+    });
+}
+
+#[test]
+fn queries_count_rules_and_read_counters() {
+    in_new_netns(|_| {
+        let mut query = NftQuery::open().unwrap();
+        assert_eq!(query.rules("w", "c").unwrap(), 0, "no such table");
+        assert_eq!(query.packets("w", "m", &[0; 12]).unwrap(), None);
+        nft("add table inet w");
+        nft("add chain inet w c { type filter hook output priority 0 ; }");
+        nft("add chain inet w other");
+        nft("add rule inet w other accept");
+        nft("add map inet w m { typeof ip daddr . udp dport : ip daddr ; counter ; }");
+        nft("add element inet w m { 127.0.0.1 . 53 counter packets 7 bytes 0 : 10.0.0.1 }");
+        assert_eq!(query.rules("w", "c").unwrap(), 0);
+        nft("add rule inet w c accept");
+        nft("add rule inet w c accept");
+        assert_eq!(query.rules("w", "c").unwrap(), 2, "those of the other chain are not counted");
+        assert_eq!(query.packets("w", "m", &[127, 0, 0, 1, 0, 53, 0, 0]).unwrap(), Some(7));
+        assert_eq!(query.packets("w", "m", &[127, 0, 0, 1, 0, 54, 0, 0]).unwrap(), None, "no such element");
     });
 }
