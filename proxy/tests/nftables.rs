@@ -134,7 +134,7 @@ fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
         let mut answers: BTreeMap<IpAddr, u32> = BTreeMap::new();
         let pods: Vec<IpAddr> = thread::scope(|scope| {
             let client = || {
-                let _netns = enter(&*node.net.client);
+                let _netns = enter(&node.net.client);
                 let answer = |_| ask(protocol, node_port(family), PATIENCE).unwrap().pod;
                 (0..150).map(answer).collect::<Vec<_>>()
             };
@@ -233,7 +233,7 @@ fn no_connection_fails_while_endpoints_come_and_go() {
     let (stop, connected) = (AtomicBool::new(false), AtomicU32::new(0));
     let failed: Vec<io::Error> = thread::scope(|scope| {
         let load = || {
-            let _netns = enter(&*client);
+            let _netns = enter(&client);
             let mut failed = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 match ask_tcp(node_port(family), PATIENCE) {

@@ -7,11 +7,13 @@ use std::{
     thread,
 };
 
+use weft_netlink::NftQuery;
+
 use super::{
     listing,
-    objects::{Element, EndpointMap},
+    objects::Element,
     plan::Content,
-    ruleset::TABLE,
+    ruleset::{self, TABLE},
     transaction::Transaction,
 };
 
@@ -20,8 +22,8 @@ pub(crate) trait Nft: Send + Sync {
     /// Reads all of the table; `None` if it is absent or not as we would have made it.
     fn list(&self) -> Result<Option<Content>, NftError>;
 
-    /// The same without elements: the cost does not grow with the number of Services.
-    fn list_terse(&self) -> Result<Option<Content>, NftError>;
+    /// Whether the table is there and has rules: a look, not a comparison.
+    fn is_present(&self) -> Result<bool, NftError>;
 
     /// Carries out a transaction, wholly or not at all. An empty one costs nothing.
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError>;
@@ -42,6 +44,9 @@ pub(crate) enum NftError {
     /// Somebody else changed our table, or the kernel lacks a feature. Retry after reading the table again.
     #[error("nft refused {}: {stderr}", at(line.as_deref()))]
     Refused { line: Option<String>, stderr: String },
+    /// As [`weft_netlink::Error`] says.
+    #[error(transparent)]
+    Query(#[from] weft_netlink::Error),
     /// Not usual: a version of nft that prints something else.
     #[error("understand the listing of table {TABLE}")]
     Listing(#[source] serde_json::Error),
@@ -51,7 +56,7 @@ fn at(line: Option<&str>) -> String {
     line.map_or_else(|| "a command".to_owned(), |line| format!("`{line}`"))
 }
 
-/// The `nft` program, in the network namespace of the calling thread.
+/// The `nft` program, and netlink for small questions; both in the network namespace of the calling thread.
 #[derive(Debug, Default)]
 pub(crate) struct NftCommand;
 
@@ -86,9 +91,11 @@ impl NftCommand {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(NftError::Refused { line: failed_line(&stderr, script), stderr: first_error(&stderr) })
     }
+}
 
-    fn list_with(flags: &str) -> Result<Option<Content>, NftError> {
-        let arguments: Vec<&str> = [flags, "list", "table"].into_iter().chain(TABLE.split(' ')).collect();
+impl Nft for NftCommand {
+    fn list(&self) -> Result<Option<Content>, NftError> {
+        let arguments: Vec<&str> = ["-j", "list", "table"].into_iter().chain(TABLE.split(' ')).collect();
         let output = Self::spawn(&arguments, "")?;
         if output.status.success() {
             return listing::parse_table(&output.stdout).map_err(NftError::Listing);
@@ -99,15 +106,10 @@ impl NftCommand {
         }
         Err(NftError::Refused { line: Some(arguments.join(" ")), stderr: first_error(&stderr) })
     }
-}
 
-impl Nft for NftCommand {
-    fn list(&self) -> Result<Option<Content>, NftError> {
-        Self::list_with("-j")
-    }
-
-    fn list_terse(&self) -> Result<Option<Content>, NftError> {
-        Self::list_with("-jt")
+    fn is_present(&self) -> Result<bool, NftError> {
+        let (chain, rules) = ruleset::ENTRANCE;
+        Ok(NftQuery::open()?.rules(ruleset::TABLE_NAME, chain)? == rules)
     }
 
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError> {
@@ -118,19 +120,18 @@ impl Nft for NftCommand {
     }
 
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {
-        let mut by_map: BTreeMap<EndpointMap, Vec<String>> = BTreeMap::new();
-        for element in elements {
-            if let Some(map) = element.endpoint_map() {
-                by_map.entry(map).or_default().push(element.to_string());
-            }
-        }
-        if by_map.is_empty() {
+        if elements.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let script: String =
-            by_map.iter().map(|(map, keys)| format!("get element {TABLE} {map} {{ {} }}\n", keys.join(", "))).collect();
-        let output = Self::script(&["-n"], &script)?;
-        Ok(listing::parse_counters(&String::from_utf8_lossy(&output.stdout)))
+        let mut query = NftQuery::open()?;
+        let mut counters = BTreeMap::new();
+        for element in elements {
+            let Some(key) = element.endpoint_key() else { continue };
+            if let Some(packets) = query.packets(ruleset::TABLE_NAME, &element.collection(), &key)? {
+                counters.insert(*element, packets);
+            }
+        }
+        Ok(counters)
     }
 }
 

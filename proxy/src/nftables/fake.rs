@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     driver::{Nft, NftError},
-    objects::{Element, Value},
+    objects::{Element, EndpointMap, Value},
     plan::Content,
     transaction::{Operation, Transaction},
 };
@@ -85,7 +85,7 @@ impl FakeNft {
         if used != content.chains {
             return Err(format!("chains {:?} but verdicts name {used:?}", content.chains));
         }
-        let present: BTreeSet<_> = content.elements.keys().filter(|e| e.endpoint_map().is_some()).copied().collect();
+        let present: BTreeSet<_> = content.elements.keys().filter(|e| map_of(e).is_some()).copied().collect();
         if present != slots {
             return Err(format!("endpoints {present:?} but chains choose among {slots:?}"));
         }
@@ -121,7 +121,7 @@ impl Table {
             Operation::AddElement { element, value, connections } => {
                 let refers = match value {
                     Value::Chain(chain) => content.chains.contains(chain),
-                    _ => element.endpoint_map().is_none_or(|map| content.maps.contains(&map)),
+                    _ => map_of(element).is_none_or(|map| content.maps.contains(&map)),
                 };
                 if !refers || content.elements.insert(*element, *value).is_some() {
                     return fail("refers to nothing, or exists");
@@ -150,14 +150,17 @@ impl Table {
     }
 }
 
+fn map_of(element: &Element) -> Option<EndpointMap> {
+    EndpointMap::parse(&element.collection())
+}
+
 impl Nft for FakeNft {
     fn list(&self) -> Result<Option<Content>, NftError> {
         Ok(self.0.lock().unwrap().content.clone())
     }
 
-    fn list_terse(&self) -> Result<Option<Content>, NftError> {
-        let without = |content| Content { elements: BTreeMap::new(), ..content };
-        Ok(self.list()?.map(without))
+    fn is_present(&self) -> Result<bool, NftError> {
+        Ok(self.0.lock().unwrap().content.is_some())
     }
 
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError> {

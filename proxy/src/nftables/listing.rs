@@ -1,4 +1,4 @@
-//! Reads back our table from `nft -j list table`, and counters from `nft get element`.
+//! Reads back our table from `nft -j list table`.
 
 use std::collections::BTreeMap;
 
@@ -188,27 +188,4 @@ impl Data {
             Self::Foreign(_) => None,
         }
     }
-}
-
-/// Counters of endpoint elements, from the text that `nft -n` prints for `get element` (its JSON is empty in 1.0.6).
-pub(crate) fn parse_counters(text: &str) -> BTreeMap<Element, u64> {
-    let mut counters = BTreeMap::new();
-    let mut map = "";
-    for line in text.lines() {
-        let line = line.trim();
-        if let Some(rest) = line.strip_prefix("map ") {
-            map = rest.split_whitespace().next().unwrap_or_default();
-        }
-        let line = line.strip_prefix("elements = {").unwrap_or(line);
-        counters.extend(line.split(',').filter_map(|element| counter(map, element)));
-    }
-    counters
-}
-
-/// One element: `10.96.0.1 . 80 . 0 counter packets 12 bytes 720 : 10.244.0.2 . 80`.
-fn counter(map: &str, element: &str) -> Option<(Element, u64)> {
-    let (key, rest) = element.split_once(" counter packets ")?;
-    let packets = rest.split_whitespace().next()?.parse().ok()?;
-    let parts: Vec<&str> = key.trim().split(" . ").collect();
-    Some((Element::parse(map, &parts)?, packets))
 }

@@ -201,10 +201,19 @@ pub(crate) enum Value {
 }
 
 impl Element {
-    /// The endpoint map it lives in, if it is an endpoint.
-    pub(crate) fn endpoint_map(self) -> Option<EndpointMap> {
-        let Self::Endpoint { count, target, .. } = self else { return None };
-        Some(EndpointMap::of(target, count))
+    /// The key as the kernel stores it, if it is an endpoint: each part padded to 4 bytes, addresses and ports in network
+    /// byte order, the slot as the CPU has it.
+    pub(crate) fn endpoint_key(self) -> Option<Vec<u8>> {
+        let Self::Endpoint { target, slot, .. } = self else { return None };
+        let (mut key, port) = match target {
+            Target::Vip { address: IpAddr::V4(address), port, .. } => (address.octets().to_vec(), port),
+            Target::Vip { address: IpAddr::V6(address), port, .. } => (address.octets().to_vec(), port),
+            Target::NodePort { port, .. } => (Vec::new(), port),
+        };
+        key.extend(port.to_be_bytes());
+        key.extend([0; 2]);
+        key.extend(slot.to_ne_bytes());
+        Some(key)
     }
 
     /// Name of the set or map this element lives in.

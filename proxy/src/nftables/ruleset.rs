@@ -23,6 +23,12 @@ use crate::model::{IpFamily, Protocol};
 /// Family and name of our table, as nft commands want them.
 pub(crate) const TABLE: &str = "inet weft-proxy";
 
+/// The name alone.
+pub(crate) const TABLE_NAME: &str = "weft-proxy";
+
+/// The first chain a packet from outside meets, and how many rules it has.
+pub(crate) const ENTRANCE: (&str, usize) = ("nat-prerouting", 1);
+
 /// Where targets without any endpoint go.
 pub(crate) const REJECT_CHAIN: &str = "refuse";
 

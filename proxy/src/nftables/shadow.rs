@@ -11,7 +11,7 @@ use std::{
 use super::{
     buckets::Buckets,
     entries::{Entry, PacketScope, entries},
-    objects::{Chain, Element, Pool, Target, Value},
+    objects::{Element, Pool, Target, Value},
     plan::{Content, Elements, Plan},
 };
 use crate::{
@@ -106,11 +106,6 @@ impl Shadow {
     /// Every endpoint element of a Service port, with the endpoint it stands for.
     pub(crate) fn endpoint_elements(&self, key: &PlanKey) -> Vec<(Element, Endpoint)> {
         self.won(key).iter().flat_map(|entry| slots(entry).map(|(element, endpoint)| (element, *endpoint))).collect()
-    }
-
-    /// Whether these are the chains we have.
-    pub(crate) fn has_chains(&self, chains: &BTreeSet<Chain>) -> bool {
-        self.buckets.chains() == *chains
     }
 
     /// Everything the table should hold.
