@@ -356,3 +356,49 @@ print(n)";
         assert!(counts[PODS[1]] * 3 >= total, "{counts:?} of {total}");
     });
 }
+
+#[test]
+fn a_storm_of_changes_never_sends_anybody_to_another_service() {
+    // Odd Services have odd pods only. One element after the other is replaced while clients look them up.
+    let load = "
+import select
+n = 0
+print('ready', flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for i in range(10):
+        s = udp('10.96.1.0'); s.connect(('10.96.1.%d' % i, 80)); s.send(b'x'); n += 1
+        answer = s.recv(64).decode(); s.close()
+        assert int(answer.split(':')[0][-1]) % 2 == i % 2, (i, answer)
+print(n)";
+    let pods = ["10.244.0.1", "10.244.0.2", "10.244.0.3", "10.244.0.4"];
+    in_netns(&pods, || {
+        serve_pods(&pods);
+        let mut setup = Setup::new();
+        let outcome = |service: usize, round: usize| {
+            let (first, second) = (pods[(service + 1) % 2], pods[(service + 1) % 2 + 2]);
+            to(&[&[first][..], &[second], &[first, second]][round % 3])
+        };
+        let vips: Vec<String> = (0..10).map(|n| format!("10.96.1.{n}")).collect();
+        for (n, vip) in vips.iter().enumerate() {
+            setup.service(cluster_ip(vip), &outcome(n, 0));
+        }
+        let mut clients: Vec<_> = (0..2).map(|_| setup.node.python(load, &[])).collect();
+        for client in &mut clients {
+            assert_eq!(client.hear(), "ready");
+        }
+        let started = Instant::now();
+        let mut rounds = 0;
+        while started.elapsed().as_secs() < 2 {
+            rounds += 1;
+            for (n, vip) in vips.iter().enumerate() {
+                setup.service(cluster_ip(vip), &outcome(n, rounds));
+            }
+        }
+        for client in &mut clients {
+            client.say("stop");
+        }
+        let total: u64 = clients.into_iter().map(|client| client.lines()[0].parse::<u64>().unwrap()).sum();
+        eprintln!("{total} connects during {} changes of a Service", rounds * vips.len());
+        assert!(total > 100, "{total}");
+    });
+}

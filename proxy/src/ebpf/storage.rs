@@ -14,7 +14,7 @@ use super::{
 use crate::model::IpFamily;
 
 /// How long an element is left alone after the last reference to it was replaced. A program that has read the reference may be about to
-/// read the element; it takes a few microseconds, and cannot sleep.
+/// read the element; that takes microseconds, and a second is long enough even for one that is preempted.
 pub(crate) const QUARANTINE: Duration = Duration::from_secs(1);
 
 /// Something in an array map.

@@ -51,19 +51,19 @@ pub(crate) fn find(ctx: &SockAddrContext, peer: &Peer, protocol: u8) -> Option<S
 #[inline(always)]
 fn find4(ctx: &SockAddrContext, address_be: u32, port_be: u16, protocol: u8) -> Option<ServiceValue> {
     let key = ServiceKey4 { address_be, port_be, protocol, scope: SCOPE_ADDRESS };
-    // SAFETY: the value is copied at once; the kernel frees a replaced element only after this program's RCU section.
-    if let Some(service) = unsafe { SERVICES4.get(key) } {
-        return Some(*service);
+    // SAFETY: `settled` copes with elements that change while they are read; their memory stays the map's.
+    if let Some(service) = settled(|| unsafe { SERVICES4.get(key).copied() }) {
+        return Some(service);
     }
     let config = config_for_node_port(port_be)?;
-    // SAFETY: as above.
+    // SAFETY: one word, read at once.
     let flags = unsafe { NODE_ADDRESSES4.get(address_be).copied()? };
     if !accepted(ctx, config, flags) {
         return None;
     }
     let key = ServiceKey4 { address_be: 0, port_be, protocol, scope: SCOPE_NODE_PORT };
     // SAFETY: as above.
-    unsafe { SERVICES4.get(key).copied() }
+    settled(|| unsafe { SERVICES4.get(key).copied() })
 }
 
 #[inline(always)]
@@ -71,8 +71,8 @@ fn find6(ctx: &SockAddrContext, peer: &Peer, protocol: u8) -> Option<ServiceValu
     let Peer { address_be, port_be, .. } = *peer;
     let key = ServiceKey6 { address_be, port_be, protocol, scope: SCOPE_ADDRESS };
     // SAFETY: as in `find4`.
-    if let Some(service) = unsafe { SERVICES6.get(key) } {
-        return Some(*service);
+    if let Some(service) = settled(|| unsafe { SERVICES6.get(key).copied() }) {
+        return Some(service);
     }
     let config = config_for_node_port(port_be)?;
     // SAFETY: as in `find4`.
@@ -82,7 +82,18 @@ fn find6(ctx: &SockAddrContext, peer: &Peer, protocol: u8) -> Option<ServiceValu
     }
     let key = ServiceKey6 { address_be: [0; 4], port_be, protocol, scope: SCOPE_NODE_PORT };
     // SAFETY: as in `find4`.
-    unsafe { SERVICES6.get(key).copied() }
+    settled(|| unsafe { SERVICES6.get(key).copied() })
+}
+
+/// Looks an element up twice, and once more if the two looks disagree.
+///
+/// Since Linux 6.1 a hash map reuses a replaced element at once, for any key, without waiting for programs that still read it
+/// (`htab_elem_free`, kernel/bpf/hashtab.c). Whoever is preempted between the lookup and the read can find another Service's value there.
+#[inline(always)]
+fn settled(look: impl Fn() -> Option<ServiceValue>) -> Option<ServiceValue> {
+    let value = look()?;
+    let again = look()?;
+    if again == value { Some(again) } else { look() }
 }
 
 /// The configuration, if some NodePort may use the port: an array lookup that spares most connects the next two hash lookups.

@@ -10,44 +10,44 @@ const ESTABLISHED: u32 = 1;
 
 /// The socket's state; most sockets of a node never have one, and then this costs next to nothing.
 #[inline(always)]
-pub(crate) fn state(ctx: &SockAddrContext) -> Option<&mut SocketState> {
-    // SAFETY: the storage lives as long as the socket, which the kernel holds (and, but for getpeername of another thread, has locked)
-    // while the program runs.
-    unsafe { SOCKET.get_ptr_mut(ctx).as_mut() }
+pub(crate) fn state(ctx: &SockAddrContext) -> Option<&SocketState> {
+    // SAFETY: the storage lives as long as the socket, which the kernel holds and has locked while the program runs.
+    unsafe { SOCKET.get_ptr_mut(ctx).as_ref() }
 }
 
-/// The socket's state, made if there is none; `None` if the kernel has no memory for it.
+/// Changes the socket's state, which is made if there is none. Nothing happens if the kernel has no memory for it: the client then sees
+/// an endpoint's address where it asked for a Service.
 #[inline(always)]
-fn state_or_new(ctx: &SockAddrContext) -> Option<&mut SocketState> {
-    // SAFETY: as in `state`; without an initial value the kernel fills in zeros.
-    unsafe { SOCKET.get_or_insert_ptr_mut(ctx, None).as_mut() }
+fn change(ctx: &SockAddrContext, change: impl FnOnce(&mut SocketState)) {
+    // SAFETY: as in `state`, of which no reference is alive here; without an initial value the kernel fills in zeros.
+    if let Some(state) = unsafe { SOCKET.get_or_insert_ptr_mut(ctx, None).as_mut() } {
+        change(state);
+    }
 }
 
 /// Records a connect to `service` that was turned to `endpoint`.
 #[inline(always)]
 pub(crate) fn set_connected(ctx: &SockAddrContext, service: &Peer, endpoint: &Peer) {
-    if let Some(state) = state_or_new(ctx) {
+    change(ctx, |state| {
         state.service = *service;
         state.endpoint = *endpoint;
         state.flags |= SOCKET_CONNECTED;
-    }
+    });
 }
 
 /// Records a connect to something else: a UDP socket may be connected again and again, and getpeername must not show the old Service
 /// when the new peer happens to be its former endpoint.
 #[inline(always)]
 pub(crate) fn clear_connected(ctx: &SockAddrContext) {
-    if let Some(state) = state(ctx) {
-        state.flags &= !SOCKET_CONNECTED;
+    if state(ctx).is_some() {
+        change(ctx, |state| state.flags &= !SOCKET_CONNECTED);
     }
 }
 
 /// Records that `UDP_REPLIES` has entries of this socket.
 #[inline(always)]
 pub(crate) fn set_flows(ctx: &SockAddrContext) {
-    if let Some(state) = state_or_new(ctx) {
-        state.flags |= SOCKET_FLOWS;
-    }
+    change(ctx, |state| state.flags |= SOCKET_FLOWS);
 }
 
 /// Whether the socket is connected to a Service now. No hook runs when `AF_UNSPEC` dissolves a connection, so the state alone may be stale.

@@ -82,7 +82,8 @@ fn outcome(family: IpFamily, hosts: Option<&Vec<u8>>) -> Outcome {
         None => Outcome::Drop,
         Some(hosts) if hosts.is_empty() => Outcome::Reject,
         Some(hosts) => {
-            let endpoint = |host: &u8| Endpoint { address: ip(family, 244, *host), port: 80, local: host.is_multiple_of(2) };
+            let endpoint =
+                |host: &u8| Endpoint { address: ip(family, 244, *host), port: 80, local: host.is_multiple_of(2) };
             Outcome::Endpoints(hosts.iter().map(endpoint).collect())
         }
     }
