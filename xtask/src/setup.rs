@@ -14,6 +14,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("llvm-22-dev", "bpf-linker: LLVM"),
     ("libpolly-22-dev", "bpf-linker: part of LLVM"),
     ("g++", "fuzz: libFuzzer"),
+    ("protobuf-compiler", "etcd-client: its build script compiles etcd's protocol files"),
+    ("libprotobuf-dev", "etcd-client: the protocol files that those import"),
     ("iproute2", "agent and tests: ip"),
     ("iptables", "agent: nodes without nft; tests"),
     ("nftables", "agent: packet path"),
