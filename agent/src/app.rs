@@ -3,7 +3,13 @@
 //! Order at start: check everything, then overlay, then Services, then the source. Nothing is undone at the end: the
 //! data plane outlives the agent.
 
-use std::{fmt::Display, io, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -79,11 +85,12 @@ fn complain(command: &str, problems: &[impl Display]) {
 
 fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    log_config(&config);
     let started = Instant::now();
     let shutdown = CancellationToken::new();
     // First, since a second agent with the same directories must not get further than this.
@@ -110,6 +117,22 @@ async fn run(config: Config) -> anyhow::Result<()> {
     server.serve(sources, shutdown).await.context("the agent's socket")?;
     info!("stopped; the data plane stays as it is");
     Ok(())
+}
+
+/// The effective configuration, a line a part.
+fn log_config(config: &Config) {
+    let Config { node_name, components, source, proxy, overlay, paths } = config;
+    info!(version = env!("CARGO_PKG_VERSION"), node = node_name, components = components.names().join(","), "starting");
+    info!(run = %paths.run_dir.display(), state = %paths.state_dir.display(), "directories");
+    if components.proxy {
+        info!(?source, ?proxy, "Services");
+    }
+    if let Some(overlay) = overlay {
+        info!(?overlay, subnet_file = %paths.subnet_file.display(), "pod network");
+    }
+    if components.cni {
+        info!(conf = %paths.cni_conf_dir.display(), bin = %paths.cni_bin_dir.display(), "CNI");
+    }
 }
 
 fn start_overlay(

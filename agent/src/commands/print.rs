@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use jiff::Timestamp;
 use weft_overlay::{OverlayStatus, PeerState};
 
 use crate::status::{EndpointStatus, FrontendStatus, ServiceStatus, Status, Verdict};
@@ -21,15 +22,10 @@ pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
     if let Some(proxy) = &status.proxy {
         let synced = if proxy.synced { "in sync" } else { "NOT IN SYNC" };
         writeln!(out, "\nServices: {synced}, data plane {}", proxy.mode)?;
-        writeln!(
-            out,
-            "  {} Services, {} service ports, {} endpoints; last change {}; {} repairs",
-            proxy.services,
-            proxy.service_ports,
-            proxy.endpoints,
-            proxy.last_sync.as_deref().unwrap_or("never"),
-            proxy.repairs
-        )?;
+        let (services, ports, endpoints) = (proxy.services, proxy.service_ports, proxy.endpoints);
+        writeln!(out, "  {services} Services, {ports} service ports, {endpoints} endpoints")?;
+        let changed = proxy.last_sync.as_deref().map_or_else(|| "never".to_owned(), ago);
+        writeln!(out, "  last change {changed}, {} repairs", proxy.repairs)?;
         if let Some(error) = &proxy.last_error {
             writeln!(out, "  problem: {error}")?;
         }
@@ -50,14 +46,8 @@ fn print_overlay(overlay: &OverlayStatus, out: &mut String) -> fmt::Result {
     for family in [Some(&overlay.ipv4), overlay.ipv6.as_ref()].into_iter().flatten() {
         let Some(network) = &family.network else { continue };
         let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        writeln!(
-            out,
-            "  subnet {} of {network}, device {} ({}), public IP {}",
-            known(&family.subnet),
-            known(&family.device),
-            known(&family.vtep_mac),
-            known(&family.public_ip)
-        )?;
+        writeln!(out, "  subnet {} of {network}, public IP {}", known(&family.subnet), known(&family.public_ip))?;
+        writeln!(out, "  device {}, MAC {}", known(&family.device), known(&family.vtep_mac))?;
     }
     let mtu = overlay.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string());
     writeln!(out, "  MTU {mtu}, {} peers, {} repairs", overlay.peers.len(), overlay.repairs)?;
@@ -132,6 +122,17 @@ fn frontend(frontend: &FrontendStatus) -> String {
 fn endpoint_name(endpoint: &EndpointStatus) -> String {
     let place = if endpoint.local { " (here)" } else { "" };
     format!("{}{place}", std::net::SocketAddr::new(endpoint.address, endpoint.port))
+}
+
+/// How long ago an RFC 3339 time was, by this machine's clock, which is the agent's too.
+fn ago(time: &str) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(time) => {
+            let seconds = Timestamp::now().duration_since(time).as_secs();
+            format!("{} ago", duration(seconds.try_into().unwrap_or(0)))
+        }
+        Err(_) => time.to_owned(),
+    }
 }
 
 /// Seconds as `3d4h`, `5m20s`, as kubectl shows ages.

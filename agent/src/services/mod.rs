@@ -204,7 +204,7 @@ impl Worker {
             services: counts.services,
             service_ports: counts.service_ports,
             endpoints: counts.endpoints,
-            last_sync: self.last_sync.map(|time| time.to_string()),
+            last_sync: self.last_sync.map(|time| format!("{time:.3}")),
             last_error: self.planes.error(),
             repairs: self.repairs,
         };

@@ -46,11 +46,12 @@ fn follow(
     deliver: impl Fn(SourceEvent) -> bool,
 ) {
     let mut read = directory.read_all();
+    let mut unreadable = false;
     loop {
         match read {
             Ok(events) => {
                 for event in events {
-                    log_unreadable(&event);
+                    log_unreadable(&event, &mut unreadable);
                     if !deliver(event) {
                         return;
                     }
@@ -109,12 +110,14 @@ fn is_settled(kind: EventKind) -> bool {
     )
 }
 
-fn log_unreadable(event: &SourceEvent) {
+/// `before`: whether the last report named anything; this one's is left there.
+fn log_unreadable(event: &SourceEvent, before: &mut bool) {
     let SourceEvent::Unreadable(rejected) = event else { return };
     for rejected in rejected {
         warn!(object = rejected.object, reason = rejected.reason, "skipped; its last good state stays");
     }
-    if rejected.is_empty() {
-        info!("all manifests are readable");
+    if *before && rejected.is_empty() {
+        info!("all manifests are readable again");
     }
+    *before = !rejected.is_empty();
 }
