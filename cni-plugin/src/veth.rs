@@ -6,7 +6,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::Ipv6Addr,
+    net::IpAddr,
     os::fd::AsFd,
     thread,
     time::{Duration, Instant},
@@ -14,7 +14,8 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use weft_netlink::{
-    AddressOptions, IfIndex, Link, Mac, Netlink, NetnsGuard, Route, RouteScope, TABLE_MAIN, VethSpec, sysctl,
+    AddressOptions, IfIndex, Link, Mac, Neighbour, NeighbourState, Netlink, NetnsGuard, Route, RouteKind, RouteScope,
+    TABLE_MAIN, VethSpec, sysctl,
 };
 
 use crate::{
@@ -27,8 +28,8 @@ use crate::{
 /// How often another name for the host's end is drawn when one is taken.
 const NAME_ATTEMPTS: u32 = 10;
 
-/// How long an interface may take to get its carrier; it takes some 0.1 ms.
-const CARRIER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the kernel may take to put in order what it was told; it takes some 0.1 ms.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]
@@ -79,21 +80,21 @@ fn configure(host: &Netlink, host_link: &Link, sandbox: &Sandbox, wiring: &Wirin
     // Early, so that the carrier is there by the time the rest is done. Addresses and routes need the link up.
     host.set_up(host_link.index)?;
     sandbox.netlink.set_up(container.index)?;
-    if wiring.has_ipv6() {
-        put_link_local(host, host_link)?;
-    }
     for lease in wiring.leases {
         put_address(&sandbox.netlink, container.index, lease.address.ip().into())?;
         put_address(host, host_link.index, lease.gateway.into())?;
         // Replaced: a pod that had the address before may not be quite gone.
         host.replace_route(&on_link(lease.address.ip().into(), host_link.index))?;
         sandbox.netlink.append_route(&on_link(lease.gateway.into(), container.index))?;
+        if lease.address.is_ipv6() {
+            introduce(host, host_link, sandbox, &container, lease)?;
+        }
     }
     // Appended, not replaced: another attachment of this pod may have the same routes, and keeps them (A4, A6).
     for route in container_routes(wiring, container.index) {
         sandbox.netlink.append_route(&route)?;
     }
-    wait_for_carrier(host, host_link.index)?;
+    wait_until_ready(host, host_link, sandbox, wiring.leases)?;
     Ok(Attachment { host: host_link.clone(), container })
 }
 
@@ -143,8 +144,6 @@ fn prepare_ipv6(host_name: &str, sandbox: &Sandbox, ifname: &str) -> Result<(), 
     };
     set(host_name, "disable_ipv6", "0")?;
     set(host_name, "accept_ra", "0")?;
-    // IN6_ADDR_GEN_MODE_NONE: see `put_link_local`.
-    set(host_name, "addr_gen_mode", "1")?;
 
     let _inside = NetnsGuard::enter(&sandbox.netns)?;
     set("lo", "disable_ipv6", "0")?;
@@ -154,17 +153,25 @@ fn prepare_ipv6(host_name: &str, sandbox: &Sandbox, ifname: &str) -> Result<(), 
     Ok(())
 }
 
-/// The host asks for a pod's MAC from a link-local address (ndisc_send_ns). The kernel's own has to pass duplicate
-/// address detection, for seconds or, with that off, until a kernel thread gets round to it; packets to the pod would
-/// wait for so long. Nobody else is on this link, so ours is no duplicate.
-fn put_link_local(host: &Netlink, link: &Link) -> Result<(), Error> {
-    let Some(Mac([a, b, c, d, e, f])) = link.mac else { return Ok(()) };
-    // Modified EUI-64 (RFC 4291 appendix A).
-    let identifier = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-    let address = Ipv6Addr::from(u128::from(0xfe80_u16) << 112 | u128::from(u64::from_be_bytes(identifier)));
-    let network = IpNetwork::new(address.into(), 64).expect("64 is a prefix length of IPv6");
-    let options = AddressOptions { no_dad: true, ..AddressOptions::default() };
-    host.replace_address(link.index, network, options).map_err(Error::from)
+/// Tells both sides each other's IPv6 MAC, so that nobody has to ask for it in the first second: the host cannot ask
+/// until its link-local address is usable, and what is asked too early is repeated after a second only. The entries
+/// are provisional (stale): the kernel asks for itself before long, so that a changed MAC is found out.
+fn introduce(
+    host: &Netlink,
+    host_link: &Link,
+    sandbox: &Sandbox,
+    container: &Link,
+    lease: &Lease,
+) -> Result<(), Error> {
+    let entry = |link: &Link, address, peer: &Link| Neighbour {
+        link: link.index,
+        address,
+        mac: peer.mac,
+        state: NeighbourState::Stale,
+    };
+    host.replace_neighbour(&entry(host_link, lease.address.ip(), container))?;
+    sandbox.netlink.replace_neighbour(&entry(container, lease.gateway, host_link))?;
+    Ok(())
 }
 
 /// An address for this host alone: no route to neighbours goes with it, for there are none.
@@ -204,20 +211,38 @@ fn container_routes(wiring: &Wiring<'_>, link: IfIndex) -> Vec<Route> {
     routes
 }
 
-/// The end that came up first gets its carrier, and its queue, from a kernel thread (linkwatch) some time after the
-/// other end came up. Until then it drops packets, and the runtime may start a probe the moment it has our result (A12).
-fn wait_for_carrier(netlink: &Netlink, link: IfIndex) -> Result<(), Error> {
+/// Kernel threads finish what the requests began. Until they have, packets get lost, and the runtime may start a probe
+/// the moment it has our result (A12):
+/// * linkwatch gives the end that came up first its queue, after the other end came up;
+/// * IPv6's addrconf_dad_work makes a new address local, with or without duplicate address detection.
+fn wait_until_ready(host: &Netlink, host_link: &Link, sandbox: &Sandbox, leases: &[Lease]) -> Result<(), Error> {
+    wait_until("carrier", || {
+        Ok(host.link_by_index(host_link.index)?.ok_or_else(|| vanished(&host_link.name))?.running)
+    })?;
+    for lease in leases.iter().filter(|lease| lease.address.is_ipv6()) {
+        wait_until("local address of the container", || is_local(&sandbox.netlink, lease.address.ip()))?;
+        wait_until("local gateway address", || is_local(host, lease.gateway))?;
+    }
+    Ok(())
+}
+
+fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, Error> {
+    match netlink.route_to(address) {
+        Ok(route) => Ok(route.kind == RouteKind::Local),
+        Err(error) if error.is_unreachable() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> Result<bool, Error>) -> Result<(), Error> {
     let start = Instant::now();
-    loop {
-        let now = netlink.link_by_index(link)?.ok_or_else(|| vanished("the host's end"))?;
-        if now.running {
-            return Ok(());
-        }
-        if start.elapsed() > CARRIER_PATIENCE {
-            return Err(Error::new(Code::Network, format!("{} has no carrier after {CARRIER_PATIENCE:?}", now.name)));
+    while !is_so()? {
+        if start.elapsed() > PATIENCE {
+            return Err(Error::new(Code::Network, format!("no {what} after {PATIENCE:?}")));
         }
         thread::sleep(Duration::from_micros(50));
     }
+    Ok(())
 }
 
 fn vanished(name: &str) -> Error {

@@ -127,9 +127,19 @@ impl Store {
         fs::read_to_string(self.last_reserved_path(set)).ok()?.trim().parse().ok()
     }
 
+    /// Writes over what is there: to truncate a file first costs some file systems milliseconds, with the lock held.
     pub(super) fn set_last_reserved(&self, set: usize, address: IpAddr) -> Result<(), Error> {
-        let path = self.last_reserved_path(set);
-        fs::write(&path, address.to_string()).map_err(|source| failed("write", &path, source))
+        let (path, text) = (self.last_reserved_path(set), address.to_string());
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            let length = text.len() as u64;
+            if file.metadata()?.len() > length {
+                file.set_len(length)?;
+            }
+            Ok(())
+        };
+        write().map_err(|source| failed("write", &path, source))
     }
 
     fn last_reserved_path(&self, set: usize) -> PathBuf {

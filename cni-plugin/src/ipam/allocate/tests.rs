@@ -55,6 +55,17 @@ fn addresses_are_not_reused_at_once() {
 }
 
 #[test]
+fn the_last_reserved_address_is_written_whole() {
+    let directory = TempDir::new().unwrap();
+    let pool = pool(&directory, &["10.244.1.0/24"]);
+    for address in ["10.244.1.100", "10.244.1.9", "10.244.1.77"] {
+        pool.allocate(owner(address), &[address.parse().unwrap()]).unwrap();
+        let text = fs::read_to_string(directory.path().join("weft/last_reserved_ip.0")).unwrap();
+        assert_eq!(text, address);
+    }
+}
+
+#[test]
 fn a4_one_address_per_attachment_and_set() {
     let directory = TempDir::new().unwrap();
     let pool = pool(&directory, &["10.244.1.0/24"]);
