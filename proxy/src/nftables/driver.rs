@@ -57,12 +57,20 @@ fn at(line: Option<&str>) -> String {
 }
 
 /// The `nft` program, and netlink for small questions; both in the network namespace of the calling thread.
-#[derive(Debug, Default)]
-pub(crate) struct NftCommand;
+#[derive(Debug)]
+pub(crate) struct NftCommand {
+    program: &'static str,
+}
+
+impl Default for NftCommand {
+    fn default() -> Self {
+        Self { program: "nft" }
+    }
+}
 
 impl NftCommand {
-    fn spawn(arguments: &[&str], input: &str) -> Result<Output, NftError> {
-        let mut child = Command::new("nft")
+    fn spawn(&self, arguments: &[&str], input: &str) -> Result<Output, NftError> {
+        let mut child = Command::new(self.program)
             .args(arguments)
             // `list` reads nft's messages.
             .env("LC_ALL", "C")
@@ -83,8 +91,8 @@ impl NftCommand {
         })
     }
 
-    fn script(arguments: &[&str], script: &str) -> Result<Output, NftError> {
-        let output = Self::spawn(&[arguments, &["-f", "-"]].concat(), script)?;
+    fn script(&self, script: &str) -> Result<Output, NftError> {
+        let output = self.spawn(&["-f", "-"], script)?;
         if output.status.success() {
             return Ok(output);
         }
@@ -96,7 +104,7 @@ impl NftCommand {
 impl Nft for NftCommand {
     fn list(&self) -> Result<Option<Content>, NftError> {
         let arguments: Vec<&str> = ["-j", "list", "table"].into_iter().chain(TABLE.split(' ')).collect();
-        let output = Self::spawn(&arguments, "")?;
+        let output = self.spawn(&arguments, "")?;
         if output.status.success() {
             return listing::parse_table(&output.stdout).map_err(NftError::Listing);
         }
@@ -116,7 +124,7 @@ impl Nft for NftCommand {
         if transaction.is_empty() {
             return Ok(());
         }
-        Self::script(&[], &transaction.render()).map(drop)
+        self.script(&transaction.render()).map(drop)
     }
 
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {
@@ -146,4 +154,29 @@ fn failed_line(stderr: &str, script: &str) -> Option<String> {
 fn first_error(stderr: &str) -> String {
     let line = stderr.lines().next().unwrap_or("no message");
     line.split_once("Error: ").map_or(line, |(_, text)| text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_nft_the_error_says_what_to_install() {
+        let nft = NftCommand { program: "nft-that-is-not-there" };
+        let error = nft.list().unwrap_err().to_string();
+        assert!(error.contains("install the package `nftables`"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_and_the_reason() {
+        let script = "add table inet x\ndelete chain inet x gone\n";
+        let stderr = "/dev/stdin:2:21-24: Error: Could not process rule: No such file or directory\n\
+                      delete chain inet x gone\n                    ^^^^\n";
+        let (line, stderr) = (failed_line(stderr, script), first_error(stderr));
+        let error = NftError::Refused { line, stderr }.to_string();
+        let expected = "nft refused `delete chain inet x gone`: Could not process rule: No such file or directory";
+        assert_eq!(error, expected);
+        assert_eq!(failed_line("internal:0:0-0: Error: odd", script), None);
+        assert_eq!(first_error(""), "no message");
+    }
 }

@@ -189,3 +189,55 @@ impl Data {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What nft 1.0.6 prints for an empty table of our layout, and `more`.
+    fn listing(more: &str) -> String {
+        let mut items =
+            vec![r#"{"metainfo": {"version": "1.0.6"}}"#.to_owned(), r#"{"table": {"name": "w"}}"#.to_owned()];
+        for name in ruleset::static_collection_names() {
+            items.push(format!(r#"{{"set": {{"name": "{name}"}}}}"#));
+        }
+        for chain in ruleset::static_chains() {
+            items.push(format!(r#"{{"chain": {{"name": "{}"}}}}"#, chain.name));
+            let rule = || format!(r#"{{"rule": {{"chain": "{}", "expr": []}}}}"#, chain.name);
+            items.extend(chain.rules.iter().map(|_| rule()));
+        }
+        items.push(format!(r#"{{"chain": {{"name": "{}"}}}}"#, ruleset::layout_mark()));
+        items.push(more.to_owned());
+        format!(r#"{{"nftables": [{}]}}"#, items.join(", "))
+    }
+
+    #[test]
+    fn elements_with_and_without_counters() {
+        let map = r#"{"map": {"name": "np-endpoints4-tcp-2", "map": "ipv4_addr . inet_service", "elem": [
+            [{"elem": {"val": {"concat": [30080, 0]}, "counter": {"packets": 5, "bytes": 9}}}, {"concat": ["10.0.0.1", 80]}],
+            [{"concat": [30080, 1]}, {"concat": ["10.0.0.2", 80]}]]}}"#;
+        let content = parse_table(listing(map).as_bytes()).unwrap().unwrap();
+        assert_eq!(content.maps.len(), 1);
+        let elements: Vec<_> = content.elements.iter().map(|(e, v)| format!("{e} : {v}")).collect();
+        assert_eq!(elements, ["30080 . 0 : 10.0.0.1 . 80", "30080 . 1 : 10.0.0.2 . 80"]);
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_or_took_away_makes_the_table_not_ours() {
+        let odd = [
+            r#"{"chain": {"name": "mine"}}"#,
+            r#"{"rule": {"chain": "nat-prerouting"}}"#,
+            r#"{"chain": {"name": "rr4-tcp-2-0"}}"#,
+            r#"{"set": {"name": "mine"}}"#,
+            r#"{"map": {"name": "endpoints4-tcp-1", "elem": [[{"range": [1, 2]}, "x"]]}}"#,
+            r#"{"map": {"name": "endpoints4-tcp-1", "elem": [[{"concat": ["10.0.0.1", 80, 0]}, {"accept": null}]]}}"#,
+        ];
+        for more in odd {
+            assert_eq!(parse_table(listing(more).as_bytes()).unwrap(), None, "{more}");
+        }
+        let whole = listing(r#"{"table": {}}"#);
+        assert!(parse_table(whole.as_bytes()).unwrap().is_some());
+        assert_eq!(parse_table(whole.replace("filter-input", "filter-inpux").as_bytes()).unwrap(), None);
+        parse_table(b"table inet weft-proxy").unwrap_err();
+    }
+}

@@ -16,7 +16,7 @@ mod transaction;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +46,7 @@ pub struct Nftables {
 impl Nftables {
     /// A data plane for the frontends in `scope`. Touches nothing until the first apply.
     pub fn new(scope: PacketScope) -> Self {
-        Self::with(scope, Box::new(NftCommand))
+        Self::with(scope, Box::new(NftCommand::default()))
     }
 
     fn with(scope: PacketScope, nft: Box<dyn Nft>) -> Self {

@@ -304,3 +304,49 @@ fn parse_protocol(text: &str) -> Option<Protocol> {
         .into_iter()
         .find(|p| text == p.lowercase() || text.parse() == Ok(p.number()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_keys_are_read_back() {
+        let vip = |address: &str, protocol| Target::Vip { address: address.parse().unwrap(), protocol, port: 80 };
+        let node_port = Target::NodePort { family: IpFamily::V6, protocol: Protocol::Sctp, port: 30080 };
+        for target in [vip("192.0.2.1", Protocol::Tcp), vip("2001:db8::1", Protocol::Udp), node_port] {
+            let map = EndpointMap::of(target, 12);
+            assert_eq!(EndpointMap::parse(&map.to_string()), Some(map));
+            for masquerade in [false, true] {
+                let chain = Chain { pool: Pool { map, masquerade }, bucket: 3 };
+                assert_eq!(Chain::parse(&chain.to_string()), Some(chain));
+            }
+            let endpoint = Element::Endpoint { count: 12, target, slot: 7 };
+            for element in [endpoint, Element::Dispatch(target), Element::Refusal(target)] {
+                let key = element.to_string();
+                let parts: Vec<&str> = key.split(" . ").collect();
+                assert_eq!(Element::parse(&element.collection(), &parts), Some(element), "{element:?}");
+            }
+        }
+        for address in ["10.244.0.2", "fd44::2"].map(|a| a.parse().unwrap()) {
+            for element in [Element::NodePortAddress(address), Element::Hairpin(address)] {
+                let key = element.to_string();
+                let parts: Vec<&str> = key.split(" . ").collect();
+                assert_eq!(Element::parse(&element.collection(), &parts), Some(element));
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_names_and_keys_are_not_ours() {
+        for name in ["", "rr", "rr4", "rr4-tcp-3", "rr5-tcp-3-0", "rr4-icmp-3-0", "rr4-tcp-3-0-1", "np-rr4-tcp--0", "é"]
+        {
+            assert_eq!(Chain::parse(name), None, "{name}");
+            assert_eq!(EndpointMap::parse(name), None, "{name}");
+            assert_eq!(Element::parse(name, &["10.0.0.1"]), None, "{name}");
+        }
+        assert_eq!(Element::parse("hairpin4", &["10.0.0.1", "10.0.0.2"]), None);
+        assert_eq!(Element::parse("services4", &["10.0.0.1", "icmp", "80"]), None);
+        assert_eq!(Element::parse("services4", &[]), None);
+        assert_eq!(Element::parse("nodeports4", &["6", "80", "1"]), None);
+    }
+}
