@@ -2,10 +2,12 @@
 //!
 //! Compatible with flannel on the wire, in its files and in its lease formats, so that a cluster may run both.
 
+mod allocate;
 mod apply;
 mod atomic_file;
 mod cleanup;
 mod dir;
+mod etcd;
 mod events;
 mod family;
 mod forwarding;
@@ -25,11 +27,12 @@ mod subnet_env;
 
 pub use cleanup::{CleanupConfig, CleanupError, cleanup};
 pub use dir::DirLeases;
+pub use etcd::{ClientCertificate, EtcdConfig, EtcdLeases, EtcdUser};
 pub use family::Family;
 pub use interface::{InterfaceChoice, InterfaceError};
 pub use lease::{
     Lease, LeaseAttributes, LeaseError, LeaseFuture, LeaseKeyError, LeaseManager, LeaseRequest, LeaseSnapshot,
-    LeaseValueError, Mac, RejectedLease, Subnets, VtepData,
+    LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,
 };
 pub use netconf::{NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
 pub use plan::ObjectKind;

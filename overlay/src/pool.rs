@@ -32,22 +32,34 @@ impl SubnetPool {
     ///
     /// Leases of other lengths (a changed `SubnetLen`) take their whole range away.
     pub fn free(&self, taken: &[IpNetwork]) -> Option<IpNetwork> {
+        self.all_free(taken).next()
+    }
+
+    /// All subnets that overlap none of `taken`, lowest first.
+    pub(crate) fn all_free(&self, taken: &[IpNetwork]) -> impl Iterator<Item = IpNetwork> {
+        let mut next = Some(family::number(self.first));
+        std::iter::from_fn(move || {
+            let (subnet, after) = self.free_from(next?, taken)?;
+            next = after;
+            Some(subnet)
+        })
+    }
+
+    /// The first free subnet from `start` on, and where to look for the next.
+    fn free_from(&self, mut start: u128, taken: &[IpNetwork]) -> Option<(IpNetwork, Option<u128>)> {
         let family = Family::of(self.network.ip());
         let size = 1u128 << (family.bits() - self.subnet_len);
-        let last = family::number(self.last);
-        let mut start = family::number(self.first);
-        loop {
+        while start <= family::number(self.last) {
             let candidate = family::network(family::address(family, start)?, self.subnet_len)?;
             let Some(blocker) = taken.iter().find(|other| family::overlap(candidate, **other)) else {
-                return Some(candidate);
+                // The pool may end at the very last address of the family.
+                return Some((candidate, start.checked_add(size)));
             };
             let blocked_to = family::number(last_address(*blocker)).max(start + (size - 1));
-            // The next aligned start behind the blocker; the pool may end at the very last address of the family.
+            // The next aligned start behind the blocker.
             start = (blocked_to / size).checked_add(1)?.checked_mul(size)?;
-            if start > last {
-                return None;
-            }
         }
+        None
     }
 }
 
@@ -89,6 +101,14 @@ mod tests {
             let want = free.map(|n| n.parse().unwrap());
             assert_eq!(pool.free(&nets(taken)), want, "taken {taken:?}");
         }
+    }
+
+    #[test]
+    fn all_free_subnets_are_found() {
+        let pool = pool("10.5.0.0/16", 24, "10.5.1.0", "10.5.4.0");
+        let free: Vec<_> = pool.all_free(&nets(&["10.5.2.128/25"])).collect();
+        assert_eq!(free, nets(&["10.5.1.0/24", "10.5.3.0/24", "10.5.4.0/24"]));
+        assert_eq!(pool.all_free(&nets(&["10.5.0.0/16"])).count(), 0);
     }
 
     #[test]

@@ -20,14 +20,14 @@ use std::{
     sync::Arc,
 };
 
-use ipnetwork::IpNetwork;
 use tokio::sync::watch as channel;
 
 use self::store::{Listing, Store};
 use crate::{
-    family::{self, Family},
+    allocate,
+    family::Family,
     lease::{Lease, LeaseError, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, Subnets},
-    netconf::NetConf,
+    pool::SubnetPool,
 };
 
 /// The `dir` lease manager.
@@ -108,7 +108,8 @@ fn acquire(store: &Store, request: &LeaseRequest) -> Result<Lease, LeaseError> {
     let listing = store.list()?;
     let own = own_subnets(store, &listing, request)?;
     let taken: Vec<Subnets> = listing.keys().filter(|subnets| Some(*subnets) != own).collect();
-    let subnets = choose(&request.net_conf, &taken, own, request.preferred)?;
+    let known: Vec<Subnets> = own.into_iter().chain(request.preferred).collect();
+    let subnets = allocate::choose(&request.net_conf, &taken, &known, SubnetPool::free)?;
     let lease = Lease { subnets, attributes: request.attributes.clone() };
 
     // The new file is there before the old one goes: at no moment is this node without a lease.
@@ -144,27 +145,4 @@ fn own_subnets(store: &Store, listing: &Listing, request: &LeaseRequest) -> Resu
         })
     };
     Ok(listing.leases().find(|lease| same_address(lease) && !named.contains(&lease.subnets)).map(|lease| lease.subnets))
-}
-
-/// For each family on its own: what the node has, what it prefers, or the lowest free subnet.
-fn choose(
-    conf: &NetConf,
-    taken: &[Subnets],
-    own: Option<Subnets>,
-    preferred: Option<Subnets>,
-) -> Result<Subnets, LeaseError> {
-    let mut chosen: Vec<IpNetwork> = Vec::new();
-    for family in conf.families() {
-        let Some(pool) = conf.network(family).and_then(|network| network.pool) else {
-            return Err(LeaseError::NoPool { family });
-        };
-        let taken: Vec<IpNetwork> = taken.iter().filter_map(|lease| lease.of(family)).collect();
-        let is_free = |subnet: &IpNetwork| !taken.iter().any(|t| family::overlap(*t, *subnet));
-        let known = [own, preferred].into_iter().flatten().filter_map(|known| known.of(family));
-        let subnet = known.filter(|subnet| pool.fits(*subnet)).find(is_free).or_else(|| pool.free(&taken)).ok_or(
-            LeaseError::NoFreeSubnet { family, network: pool.network, subnet_len: pool.subnet_len, taken: taken.len() },
-        )?;
-        chosen.push(subnet);
-    }
-    Subnets::from_networks(chosen).ok_or(LeaseError::NoPool { family: Family::V4 })
 }

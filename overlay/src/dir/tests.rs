@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     lease::{LeaseAttributes, VtepData},
-    netconf::SubnetSource,
+    netconf::{NetConf, SubnetSource},
 };
 
 fn conf(text: &str) -> NetConf {

@@ -1,6 +1,12 @@
 //! The seam between the overlay and whoever keeps the leases.
 
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+};
 
 use tokio::sync::watch;
 
@@ -17,6 +23,12 @@ pub trait LeaseManager: Send + Sync {
     /// `dir:PATH`, `kube`, `etcd`: for status and logs.
     fn describe(&self) -> String;
 
+    /// What the manager's store says about the cluster and this node, read before the overlay starts.
+    fn settings<'a>(&'a self, node_name: &'a str) -> LeaseFuture<'a, StoredSettings> {
+        let _ = node_name;
+        Box::pin(async { Ok(StoredSettings::default()) })
+    }
+
     /// The lease this node already has, without changing anything; `None` on a new node.
     fn own<'a>(&'a self, request: &'a LeaseRequest) -> LeaseFuture<'a, Option<Lease>>;
 
@@ -32,8 +44,37 @@ pub trait LeaseManager: Send + Sync {
     /// really gone. Watching ends when the last receiver is dropped.
     fn watch(&self) -> LeaseFuture<'_, watch::Receiver<Option<Arc<LeaseSnapshot>>>>;
 
+    /// Tells the cluster whether this node's pod network works; managers without a place for that do nothing. Idempotent.
+    fn report_network<'a>(&'a self, node_name: &'a str, network: &'a NetworkState) -> LeaseFuture<'a, ()> {
+        let _ = (node_name, network);
+        Box::pin(async { Ok(()) })
+    }
+
     /// Gives this node's lease back. Only cleanup calls it; absent already = Ok.
     fn release<'a>(&'a self, node_name: &'a str) -> LeaseFuture<'a, ()>;
+}
+
+/// What an operator may keep beside the leases. Nothing of it is required.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredSettings {
+    /// The text of `net-conf.json`, for [`NetConf::parse`] (etcd: the key `<prefix>/config`).
+    pub net_conf: Option<String>,
+    /// Goes before `--public-ip` (kube: annotation `node-public-ip`).
+    pub public_ip: Option<Ipv4Addr>,
+    /// Goes before `--public-ipv6` (kube: annotation `node-public-ipv6`).
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+/// Whether pods on this node have a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkState {
+    /// They have.
+    Up,
+    /// They have not.
+    Down {
+        /// What is wrong, for people.
+        reason: String,
+    },
 }
 
 /// What a node asks its lease manager for.
@@ -115,6 +156,42 @@ pub enum LeaseError {
         /// The lock file.
         path: PathBuf,
         /// How long the lock was waited for.
+        waited: std::time::Duration,
+    },
+    /// The Node object does not exist. Usual for a moment when a node is re-created; a retry helps once it is back.
+    #[error("there is no Node {node:?}")]
+    NoNode {
+        /// Its name.
+        node: String,
+    },
+    /// Nobody assigned a subnet to the Node yet. Usual for a moment on a new node.
+    #[error("Node {node:?} has no pod CIDR: the controller manager assigns it (--allocate-node-cidrs)")]
+    NoPodCidr {
+        /// Its name.
+        node: String,
+    },
+    /// The subnet assigned to the Node is no part of the pod network: one of the two is configured wrongly.
+    #[error("pod CIDR {subnet} of Node {node:?} is outside the pod network {network}")]
+    OutsideNetwork {
+        /// Its name.
+        node: String,
+        /// What was assigned.
+        subnet: ipnetwork::IpNetwork,
+        /// The pod network.
+        network: ipnetwork::IpNetwork,
+    },
+    /// Other nodes were faster, each time. A retry helps.
+    #[error("lost {races} races for a subnet")]
+    LostRaces {
+        /// How many.
+        races: usize,
+    },
+    /// A server did not answer in time. Nothing is known about whether it did what it was asked.
+    #[error("{doing}: no answer within {} s", waited.as_secs())]
+    NoAnswer {
+        /// What was being done, and by whom.
+        doing: String,
+        /// How long it was waited for.
         waited: std::time::Duration,
     },
     /// Failure of a manager outside this crate's `dir`.

@@ -3,6 +3,7 @@
 //! The `dir` manager stores the same bytes in files, so what is tested here holds for both.
 
 mod manager;
+mod table;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -15,7 +16,10 @@ use std::{
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-pub use self::manager::{LeaseError, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, RejectedLease};
+pub use self::manager::{
+    LeaseError, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, NetworkState, RejectedLease, StoredSettings,
+};
+pub(crate) use self::table::{LeaseTable, Rejection};
 pub use self::value::LeaseValueError;
 use crate::family::{self, Family};
 
