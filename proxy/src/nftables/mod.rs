@@ -122,7 +122,11 @@ impl DataPlane for Nftables {
     fn cleanup(&mut self) -> Result<(), DataPlaneError> {
         self.shadow = None;
         let transaction = Transaction { operations: vec![Operation::DeleteTable] };
-        self.nft.run(&transaction).map_err(error("remove table"))
+        match self.nft.run(&transaction) {
+            // A node without nft has no table of ours, unless somebody uninstalled it: then say so.
+            Err(NftError::Missing) if matches!(self.nft.is_present(), Ok(false)) => Ok(()),
+            other => other.map_err(error("remove table")),
+        }
     }
 }
 
