@@ -83,6 +83,34 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "CIDRS")]
     pub(crate) nodeport_addresses: Option<String>,
 
+    /// Network of the pods, one CIDR or one of each family: sources in it count as local traffic.
+    #[arg(long, value_name = "CIDRS")]
+    pub(crate) cluster_cidr: Option<String>,
+
+    /// How local traffic is told: ClusterCIDR (default), BridgeInterface or InterfaceNamePrefix.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) detect_local_mode: Option<String>,
+
+    /// The pods' bridge, for --detect-local-mode=BridgeInterface.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pod_bridge_interface: Option<String>,
+
+    /// What the names of the pods' interfaces start with, for --detect-local-mode=InterfaceNamePrefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) pod_interface_name_prefix: Option<String>,
+
+    /// Masquerade all packets sent to a ClusterIP.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) masquerade_all: Option<bool>,
+
+    /// Bit of the packet mark that asks for masquerading, 0 to 31; default: 14.
+    #[arg(long, value_name = "BIT")]
+    pub(crate) iptables_masquerade_bit: Option<u64>,
+
+    /// Serve NodePorts at 127.0.0.1 in iptables mode; default: true.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) iptables_localhost_nodeports: Option<bool>,
+
     /// cgroup2 directory the socket programs attach to; default: the mounted cgroup2 root.
     #[arg(long, value_name = "DIR")]
     pub(crate) cgroup_root: Option<PathBuf>,
@@ -121,6 +149,15 @@ pub(crate) struct OverlayArgs {
     /// Masquerade traffic from pods to outside the pod network.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
     pub(crate) ip_masq: bool,
+
+    /// Let pods' packets be forwarded where iptables would drop them (docker, firewalls).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = true, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    pub(crate) iptables_forward_rules: bool,
+
+    /// Keep packets from pod to pod out of conntrack: on, off, or auto: where nobody else judges forwarded packets by
+    /// conntrack's state.
+    #[arg(long, value_name = "auto|on|off", default_value = "auto")]
+    pub(crate) conntrack_bypass: String,
 }
 
 /// Paths; each can be moved, so that several agents run on one machine in different network namespaces.

@@ -18,20 +18,15 @@ const WITHOUT_EFFECT: &[&str] = &[
     "apiVersion",
     "bindAddress",
     "bindAddressHardFail",
-    "clusterCIDR",
     "configSyncPeriod",
     "conntrack",
-    "detectLocal",
-    "detectLocalMode",
     "enableProfiling",
     "featureGates",
     "healthzBindAddress",
-    "iptables",
     "ipvs",
     "kind",
     "logging",
     "metricsBindAddress",
-    "nftables",
     "oomScoreAdj",
     "portRange",
     "showHiddenMetricsForVersion",
@@ -39,8 +34,21 @@ const WITHOUT_EFFECT: &[&str] = &[
     "winkernel",
 ];
 
+/// Fields that are read below.
+const HEEDED: &[&str] = &[
+    "clientConnection",
+    "clusterCIDR",
+    "detectLocal",
+    "detectLocalMode",
+    "hostnameOverride",
+    "iptables",
+    "mode",
+    "nftables",
+    "nodePortAddresses",
+];
+
 /// What Weft takes from the file.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct KubeProxyFile {
     path: PathBuf,
     /// `mode`; empty when unset.
@@ -51,6 +59,40 @@ pub(crate) struct KubeProxyFile {
     pub(crate) node_port_addresses: Vec<String>,
     /// `clientConnection.kubeconfig`.
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// `clusterCIDR`; empty when unset, as the next three.
+    pub(crate) cluster_cidr: String,
+    /// `detectLocalMode`.
+    pub(crate) detect_local_mode: String,
+    /// `detectLocal.bridgeInterface`.
+    pub(crate) bridge_interface: String,
+    /// `detectLocal.interfaceNamePrefix`.
+    pub(crate) interface_name_prefix: String,
+    /// `masqueradeAll` of the section of the mode.
+    pub(crate) masquerade_all: bool,
+    /// `masqueradeBit` of the section of the mode.
+    pub(crate) masquerade_bit: u64,
+    /// `iptables.localhostNodePorts`.
+    pub(crate) localhost_node_ports: bool,
+}
+
+impl Default for KubeProxyFile {
+    /// What holds without a file: kube-proxy's defaults.
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            mode: String::new(),
+            hostname_override: None,
+            node_port_addresses: Vec::new(),
+            kubeconfig: None,
+            cluster_cidr: String::new(),
+            detect_local_mode: String::new(),
+            bridge_interface: String::new(),
+            interface_name_prefix: String::new(),
+            masquerade_all: false,
+            masquerade_bit: 14,
+            localhost_node_ports: true,
+        }
+    }
 }
 
 impl KubeProxyFile {
@@ -67,12 +109,25 @@ impl KubeProxyFile {
         reader.expect("apiVersion", API_VERSION);
         reader.expect("kind", KIND);
         reader.warn_unknown();
+        let mode = reader.string("/mode").unwrap_or_default();
+        // kube-proxy has these twice and reads the section of its mode; our other modes have none of their own.
+        let section = if mode == "nftables" { "nftables" } else { "iptables" };
+        let defaults = Self::default();
         let file = Self {
             path: path.to_owned(),
-            mode: reader.string("/mode").unwrap_or_default(),
             hostname_override: reader.string("/hostnameOverride"),
             node_port_addresses: reader.strings("/nodePortAddresses"),
             kubeconfig: reader.string("/clientConnection/kubeconfig").filter(|path| !path.is_empty()).map(Into::into),
+            cluster_cidr: reader.string("/clusterCIDR").unwrap_or_default(),
+            detect_local_mode: reader.string("/detectLocalMode").unwrap_or_default(),
+            bridge_interface: reader.string("/detectLocal/bridgeInterface").unwrap_or_default(),
+            interface_name_prefix: reader.string("/detectLocal/interfaceNamePrefix").unwrap_or_default(),
+            masquerade_all: reader.boolean(&format!("/{section}/masqueradeAll")).unwrap_or(defaults.masquerade_all),
+            masquerade_bit: reader.number(&format!("/{section}/masqueradeBit")).unwrap_or(defaults.masquerade_bit),
+            localhost_node_ports: reader
+                .boolean("/iptables/localhostNodePorts")
+                .unwrap_or(defaults.localhost_node_ports),
+            mode,
         };
         Some(file)
     }
@@ -104,14 +159,25 @@ impl Reader<'_> {
     }
 
     fn string(&mut self, pointer: &str) -> Option<String> {
-        match self.value.pointer(pointer)? {
-            Value::Null => None,
-            Value::String(text) => Some(text.clone()),
-            other => {
-                self.mistake(pointer, &other.clone(), "must be a string");
-                None
-            }
+        self.read(pointer, |value| value.as_str().map(str::to_owned), "must be a string")
+    }
+
+    fn boolean(&mut self, pointer: &str) -> Option<bool> {
+        self.read(pointer, Value::as_bool, "must be true or false")
+    }
+
+    fn number(&mut self, pointer: &str) -> Option<u64> {
+        self.read(pointer, Value::as_u64, "must be a whole number, not negative")
+    }
+
+    /// `None` for an absent field, and for one of another type, which is noted.
+    fn read<T>(&mut self, pointer: &str, convert: impl Fn(&Value) -> Option<T>, expected: &str) -> Option<T> {
+        let value = self.value.pointer(pointer).filter(|value| !value.is_null())?;
+        let converted = convert(value);
+        if converted.is_none() {
+            self.mistake(pointer, &value.clone(), expected);
         }
+        converted
     }
 
     fn strings(&mut self, pointer: &str) -> Vec<String> {
@@ -127,10 +193,9 @@ impl Reader<'_> {
     }
 
     fn warn_unknown(&self) {
-        let heeded = ["mode", "hostnameOverride", "nodePortAddresses", "clientConnection"];
         let fields = self.value.as_object().into_iter().flat_map(|fields| fields.keys());
         for field in
-            fields.filter(|field| !heeded.contains(&field.as_str()) && !WITHOUT_EFFECT.contains(&field.as_str()))
+            fields.filter(|field| !HEEDED.contains(&field.as_str()) && !WITHOUT_EFFECT.contains(&field.as_str()))
         {
             warn!(file = %self.path.display(), field, "unknown field of KubeProxyConfiguration, ignored");
         }

@@ -2,6 +2,7 @@
 
 mod kube_proxy;
 mod overlay;
+mod packets;
 mod parts;
 mod proxy;
 
@@ -78,7 +79,8 @@ impl Config {
         let file = file.unwrap_or_default();
 
         let components = mistakes.check("--components", &args.components, Components::parse(&args.components));
-        let components = components.unwrap_or_default();
+        // With a mistake in the list all parts are checked, so that their mistakes are not hidden.
+        let components = components.unwrap_or(Components::ALL);
         let source = source(args, &file, &mut mistakes);
         let node_name = node_name(args, &file, &mut mistakes);
         let proxy = proxy::read(args, &file, &mut mistakes);

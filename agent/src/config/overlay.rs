@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use weft_overlay::{InterfaceChoice, NetConf, SubnetSource};
+use weft_overlay::{ConntrackBypass, InterfaceChoice, NetConf, SubnetSource};
 
 use super::{Mistakes, readable};
 use crate::cli::AgentArgs;
@@ -22,6 +22,10 @@ pub(crate) struct OverlayConfig {
     pub(crate) interface: InterfaceChoice,
     /// Masquerade what leaves the pod network.
     pub(crate) ip_masq: bool,
+    /// Let pods' packets be forwarded.
+    pub(crate) forward_rules: bool,
+    /// Keep pods' packets out of conntrack.
+    pub(crate) conntrack_bypass: ConntrackBypass,
 }
 
 /// Who hands out pod subnets (`--subnet-manager`).
@@ -55,7 +59,25 @@ pub(super) fn read(args: &AgentArgs, mistakes: &mut Mistakes) -> Option<OverlayC
         public_ipv6: address::<Ipv6Addr>("--public-ipv6", flags.public_ipv6.as_deref(), "an IPv6 address", mistakes),
     };
     let net_conf = net_conf(&flags.net_conf, mistakes);
-    Some(OverlayConfig { net_conf: net_conf?, subnet_manager: manager?, interface, ip_masq: flags.ip_masq })
+    let bypass = conntrack_bypass(&flags.conntrack_bypass);
+    let conntrack_bypass = mistakes.check("--conntrack-bypass", &flags.conntrack_bypass, bypass);
+    Some(OverlayConfig {
+        net_conf: net_conf?,
+        subnet_manager: manager?,
+        interface,
+        ip_masq: flags.ip_masq,
+        forward_rules: flags.iptables_forward_rules,
+        conntrack_bypass: conntrack_bypass?,
+    })
+}
+
+fn conntrack_bypass(text: &str) -> Result<ConntrackBypass, String> {
+    match text {
+        "auto" => Ok(ConntrackBypass::Auto),
+        "on" => Ok(ConntrackBypass::On),
+        "off" => Ok(ConntrackBypass::Off),
+        _ => Err("must be auto, on or off".to_owned()),
+    }
 }
 
 fn net_conf(path: &Path, mistakes: &mut Mistakes) -> Option<NetConf> {

@@ -14,6 +14,9 @@ pub(crate) struct Components {
 }
 
 impl Components {
+    /// Every part.
+    pub(crate) const ALL: Self = Self { overlay: true, proxy: true, cni: true };
+
     /// Reads a comma list.
     pub(crate) fn parse(list: &str) -> Result<Self, String> {
         let mut components = Self::default();

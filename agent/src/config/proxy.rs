@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use ipnetwork::IpNetwork;
+use weft_proxy::plan::PacketSettings;
 
-use super::{Mistakes, comma_list, kube_proxy::KubeProxyFile};
+use super::{Mistakes, comma_list, kube_proxy::KubeProxyFile, packets};
 use crate::cli::AgentArgs;
 
 /// Configuration of Service balancing.
@@ -14,6 +15,8 @@ pub(crate) struct ProxyConfig {
     pub(crate) mode: ProxyMode,
     /// Where NodePorts are accepted.
     pub(crate) node_port_addresses: NodePortAddresses,
+    /// Who counts as local traffic, and the masquerade mark.
+    pub(crate) packets: PacketSettings,
     /// cgroup2 directory of the socket programs; `None`: the mounted root.
     pub(crate) cgroup_root: Option<PathBuf>,
     /// BPF file system.
@@ -79,8 +82,10 @@ pub(super) fn read(args: &AgentArgs, file: &KubeProxyFile, mistakes: &mut Mistak
     {
         mistakes.add("--cgroup-root", path.display(), "is not a cgroup2 directory (it has no cgroup.procs)");
     }
+    let packets = packets::read(&args.proxy, file, mistakes);
     Some(ProxyConfig {
         mode: mode?,
+        packets: packets?,
         node_port_addresses: node_port_addresses?,
         cgroup_root: args.proxy.cgroup_root.clone(),
         bpffs: args.proxy.bpffs.clone(),
@@ -88,7 +93,7 @@ pub(super) fn read(args: &AgentArgs, file: &KubeProxyFile, mistakes: &mut Mistak
 }
 
 /// A CIDR with kube-proxy's message for what is none.
-fn cidr(text: &str) -> Result<IpNetwork, String> {
+pub(super) fn cidr(text: &str) -> Result<IpNetwork, String> {
     let network: Result<IpNetwork, _> = text.parse();
     match network {
         Ok(network) if text.contains('/') => Ok(network),
