@@ -1,0 +1,256 @@
+//! The seam to the kernel: what the data plane needs of iptables, and the programs themselves.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use weft_netlink::sysctl;
+
+use super::{
+    layout::Features,
+    listing::{Line, Observed},
+    names::Table,
+    transaction::Transaction,
+    variant::{Programs, Survey, Variant, in_use},
+};
+use crate::{model::IpFamily, program};
+
+/// The tables of both families, of one variant.
+pub(crate) trait Xtables: Send + Sync {
+    /// The families this node has.
+    fn families(&self) -> Vec<IpFamily>;
+
+    fn features(&self) -> Features;
+
+    /// Whether every change replaces a whole table, and so starts the counters of `--mode nth` again.
+    fn replaces_tables(&self) -> bool;
+
+    /// Reads one table, line by line.
+    fn list(&self, family: IpFamily, table: Table, each: &mut dyn FnMut(Line<'_>)) -> Result<(), XtablesError>;
+
+    /// Carries out a transaction, each table wholly or not at all. An empty one costs nothing.
+    fn run(&mut self, family: IpFamily, transaction: &Transaction) -> Result<(), XtablesError>;
+
+    /// Whether every rule named by `-C` in this input is there.
+    fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError>;
+
+    /// Lets packets with a loopback address leave by other interfaces, for NodePorts at 127.0.0.1 (6.6).
+    fn route_localnet(&mut self) -> Result<(), XtablesError>;
+
+    /// Removes what we left in the other variant when this node used that.
+    fn retire_other_variant(&mut self) -> Result<(), XtablesError>;
+}
+
+/// Reads the tables we have rules in.
+pub(crate) fn observe(tables: &dyn Xtables, family: IpFamily) -> Result<Observed, XtablesError> {
+    let mut observed = Observed::default();
+    for table in [Table::Filter, Table::Nat] {
+        let into = observed.table(table);
+        tables.list(family, table, &mut |line| into.add(line))?;
+    }
+    Ok(observed)
+}
+
+/// iptables could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum XtablesError {
+    /// Not usual; the same after a retry.
+    #[error(
+        "none of the programs `iptables-nft`, `iptables-legacy` and `iptables` is in PATH: install the package `iptables`"
+    )]
+    Missing,
+    /// Not usual: out of processes or memory, or only one family is installed. Retry.
+    #[error("run {program}")]
+    Run {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else changed our chains, the lock was not free in time, or the kernel lacks a feature. Retry after reading
+    /// the tables again.
+    #[error("{program} refused {}: {stderr}", at(line.as_deref()))]
+    Refused { program: String, line: Option<String>, stderr: String },
+    /// Not usual: a read-only `/proc/sys`.
+    #[error("let packets of 127.0.0.1 leave the node")]
+    RouteLocalnet(#[source] weft_netlink::Error),
+}
+
+fn at(line: Option<&str>) -> String {
+    line.map_or_else(|| "its input".to_owned(), |line| format!("`{line}`"))
+}
+
+/// Seconds to wait for another program to release the lock of legacy tables.
+const LOCK_WAIT: &str = "30";
+
+/// What `iptables-restore` and `-C` exit with when a rule is wrong or absent; other codes: wrong use, lock not free.
+const EXIT_RULE: i32 = 1;
+
+/// The programs, in the network namespace of the calling thread.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    programs: Programs,
+    features: Features,
+    /// The other variant, if we left rules there.
+    left_behind: Option<Programs>,
+}
+
+impl Commands {
+    /// The variant that is in use on this node.
+    pub(crate) fn find() -> Result<Self, XtablesError> {
+        let installed = Programs::installed()?;
+        let surveys: BTreeMap<Variant, Survey> =
+            installed.iter().map(|programs| (programs.variant, Survey::of(*programs))).collect();
+        let chosen = in_use(&surveys).ok_or(XtablesError::Missing)?;
+        let is_chosen = |programs: &&Programs| programs.variant == chosen;
+        let programs = *installed.iter().find(is_chosen).ok_or(XtablesError::Missing)?;
+        let left_behind =
+            installed.iter().find(|other| other.variant != chosen && surveys[&other.variant].ours).copied();
+        tracing::info!(variant = ?chosen, ?surveys, "iptables");
+        Self::with(programs, left_behind)
+    }
+
+    /// One variant, whatever is in use.
+    pub(crate) fn of(variant: Variant) -> Result<Self, XtablesError> {
+        Self::with(Programs::of(variant), None)
+    }
+
+    /// All variants that are installed.
+    pub(crate) fn all() -> Result<Vec<Self>, XtablesError> {
+        Programs::installed()?.into_iter().map(|programs| Self::with(programs, None)).collect()
+    }
+
+    fn with(programs: Programs, left_behind: Option<Programs>) -> Result<Self, XtablesError> {
+        let version = programs.version()?.ok_or(XtablesError::Missing)?;
+        // Absent until conntrack is loaded, and then 0.
+        let liberal = sysctl::get("net/netfilter/nf_conntrack_tcp_be_liberal");
+        let features = Features {
+            random_fully: has_random_fully(&version),
+            tcp_be_liberal: liberal.is_ok_and(|value| value != "0"),
+        };
+        Ok(Self { programs, features, left_behind })
+    }
+
+    /// Whether any table of this variant exists. Looking at a legacy table makes it, and then it costs every packet.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Survey::of(self.programs).is_anything()
+    }
+
+    /// Whether our chains are there, as opposed to a kube-proxy's.
+    pub(crate) fn has_ours(&self) -> bool {
+        Survey::of(self.programs).ours
+    }
+
+    fn restore(&self, family: IpFamily, input: &[&str]) -> Result<Result<(), XtablesError>, XtablesError> {
+        let program = self.programs.name(family, "-restore");
+        let arguments = ["-w", LOCK_WAIT, "--noflush", "--counters"];
+        let (done, ()) = program::run(&program, &arguments, input, program::lines(|_| {}))
+            .map_err(|source| XtablesError::Run { program: program.clone(), source })?;
+        if done.status.success() {
+            return Ok(Ok(()));
+        }
+        let error =
+            XtablesError::Refused { program, line: failed_line(&done.stderr, input), stderr: last_line(&done.stderr) };
+        if done.status.code() == Some(EXIT_RULE) { Ok(Err(error)) } else { Err(error) }
+    }
+}
+
+impl Xtables for Commands {
+    fn families(&self) -> Vec<IpFamily> {
+        // Absent where the kernel has no IPv6 or it is off for good (14.6).
+        let has_v6 = Path::new("/proc/thread-self/net/if_inet6").exists();
+        [Some(IpFamily::V4), has_v6.then_some(IpFamily::V6)].into_iter().flatten().collect()
+    }
+
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn replaces_tables(&self) -> bool {
+        self.programs.variant == Variant::Legacy
+    }
+
+    fn list(&self, family: IpFamily, table: Table, each: &mut dyn FnMut(Line<'_>)) -> Result<(), XtablesError> {
+        let program = self.programs.name(family, "-save");
+        let read = program::lines(|line| {
+            if let Some(line) = Line::parse(line) {
+                each(line);
+            }
+        });
+        let (done, ()) = program::run(&program, &["-c", "-t", &table.to_string()], &[], read)
+            .map_err(|source| XtablesError::Run { program: program.clone(), source })?;
+        if done.status.success() {
+            return Ok(());
+        }
+        Err(XtablesError::Refused { program, line: Some(format!("-t {table}")), stderr: last_line(&done.stderr) })
+    }
+
+    fn run(&mut self, family: IpFamily, transaction: &Transaction) -> Result<(), XtablesError> {
+        if transaction.is_empty() { Ok(()) } else { self.restore(family, &transaction.input())? }
+    }
+
+    fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError> {
+        self.restore(family, &[checks]).map(|held| held.is_ok())
+    }
+
+    fn route_localnet(&mut self) -> Result<(), XtablesError> {
+        sysctl::set("net/ipv4/conf/all/route_localnet", "1").map(drop).map_err(XtablesError::RouteLocalnet)
+    }
+
+    fn retire_other_variant(&mut self) -> Result<(), XtablesError> {
+        let Some(programs) = self.left_behind else { return Ok(()) };
+        tracing::info!(variant = ?programs.variant, "removing rules left in the other iptables");
+        super::cleanup::remove(&mut Self::with(programs, None)?)?;
+        self.left_behind = None;
+        Ok(())
+    }
+}
+
+/// `--random-fully` came with 1.6.2.
+fn has_random_fully(version: &str) -> bool {
+    let number = version.split_once(" v").map_or("", |(_, rest)| rest.split(' ').next().unwrap_or_default());
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    [(); 3].map(|()| parts.next().unwrap_or(0)) >= [1, 6, 2]
+}
+
+/// The line of the input that the message names (`line 12 failed`), cut to what a log can hold.
+fn failed_line(stderr: &str, input: &[&str]) -> Option<String> {
+    let (_, rest) = stderr.split_once("line ").or_else(|| stderr.split_once("line: "))?;
+    let number: usize = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    let line = input.iter().flat_map(|piece| piece.lines()).nth(number.checked_sub(1)?)?;
+    Some(line.chars().take(300).collect())
+}
+
+/// The first lines may be warnings about the other variant.
+fn last_line(stderr: &str) -> String {
+    let is_message = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    stderr.lines().rev().find(is_message).unwrap_or("no message").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_8_12_random_ports_need_version_1_6_2() {
+        for (version, supported) in [
+            ("iptables v1.8.9 (nf_tables)", true),
+            ("iptables v1.6.2", true),
+            ("iptables v1.6.1", false),
+            ("iptables v1.4.21", false),
+            ("", false),
+        ] {
+            assert_eq!(has_random_fully(version), supported, "{version}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_line() {
+        let input = ["*nat\n:A - [0:0]\n", "-A A -j B\n", "COMMIT\n"];
+        for stderr in [
+            "iptables-restore: line 3 failed\n",
+            "# Warning: x\niptables-nft-restore v1.8.9 (nf_tables): \nline 3: RULE_APPEND failed (Invalid argument): x\n",
+        ] {
+            assert_eq!(failed_line(stderr, &input).as_deref(), Some("-A A -j B"), "{stderr}");
+        }
+        assert_eq!(failed_line("no memory", &input), None);
+        assert_eq!(last_line("# Warning: x\nfailed\n\n"), "failed");
+    }
+}
