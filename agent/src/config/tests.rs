@@ -60,8 +60,15 @@ fn all_mistakes_are_reported_together() {
         "--hostname-override= ",
         &net_conf,
     ]));
-    let expected =
-        ["--components", "--source", "--hostname-override", "--proxy-mode", "--nodeport-addresses", "--cgroup-root"];
+    let expected = [
+        "--components",
+        "--source",
+        "--hostname-override",
+        "--proxy-mode",
+        "--nodeport-addresses",
+        "--cgroup-root",
+        &files.path("bad-net.json"),
+    ];
     for (mistake, origin) in mistakes.iter().zip(expected) {
         assert!(mistake.starts_with(&format!("{origin}: ")), "{mistake}");
     }
