@@ -40,6 +40,8 @@ pub(crate) struct Service {
     pub(crate) external_local: bool,
     /// `sessionAffinity: ClientIP` with its timeout.
     pub(crate) affinity: Option<Duration>,
+    /// `healthCheckNodePort`, where it counts: type LoadBalancer and externalTrafficPolicy Local (11.3).
+    pub(crate) health_check_node_port: Option<u16>,
 }
 
 /// `spec.ports[]`.
@@ -85,6 +87,7 @@ impl Service {
             internal_local: is_local(check, "spec.internalTrafficPolicy", &spec.internal_traffic_policy),
             external_local,
             affinity: affinity(spec, check)?,
+            health_check_node_port: health_check_node_port(spec, external_local, check)?,
         }))
     }
 }
@@ -229,6 +232,18 @@ fn is_local(check: &mut Check, field: &str, policy: &str) -> bool {
             false
         }
     }
+}
+
+/// A number on a Service of another type or policy is ignored, so it is not looked at either.
+fn health_check_node_port(
+    spec: &api::ServiceSpec,
+    external_local: bool,
+    check: &Check,
+) -> Result<Option<u16>, ObjectError> {
+    if spec.service_type != "LoadBalancer" || !external_local {
+        return Ok(None);
+    }
+    optional_port(check, "spec.healthCheckNodePort", spec.health_check_node_port)
 }
 
 fn affinity(spec: &api::ServiceSpec, check: &mut Check) -> Result<Option<Duration>, ObjectError> {

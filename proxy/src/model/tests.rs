@@ -18,7 +18,7 @@ fn check(object: &Object) -> Result<(), ObjectError> {
     match object {
         Object::Service(service) => Service::check(service, &mut check).map(drop),
         Object::EndpointSlice(slice) => EndpointSlice::check(slice, "n1", &mut check).map(drop),
-        Object::Node(node) => NodeTopology::check(node, &check).map(drop),
+        Object::Node(node) => NodeTopology::check(node, &mut check).map(drop),
     }
 }
 

@@ -68,7 +68,7 @@ impl DesiredState {
 }
 
 /// The smallest key a port of this Service can have: keys are ordered by Service first.
-fn first_key(service: &ServiceName) -> PlanKey {
+pub(super) fn first_key(service: &ServiceName) -> PlanKey {
     let port = ServicePortName { service: service.clone(), port: "".into(), protocol: Protocol::Tcp };
     PlanKey { port, family: IpFamily::V4 }
 }

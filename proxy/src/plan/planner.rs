@@ -2,15 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use super::{Frontend, PlanKey, ServicePortPlan, desired::DesiredState, service::plan_service, slices::Slices};
+use super::{
+    Frontend, HealthCheck, NoLocalEndpoints, PlanKey, ServicePortPlan, UdpFlows, desired::DesiredState,
+    health_checks::HealthChecks, service::plan_service, slices::Slices, udp::UdpEndpoints,
+};
 use crate::{
     dataplane::Desired,
     model::{
-        Check, EndpointSlice, NodeTopology, ObjectError, ObjectKind, ObjectRef, Service, ServiceName, Warning,
+        Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, Service,
+        ServiceName, Warning,
         api::{self, Object},
     },
 };
@@ -22,12 +26,14 @@ pub struct PlannerConfig {
     pub node_name: Arc<str>,
     /// Whether `spec.externalIPs` are served: feature gate `AllowServiceExternalIPs` (2.4).
     pub external_ips_allowed: bool,
+    /// kube-proxy's `bindAddress`: takes the place of this node's own address of its family, unless unspecified (14.2).
+    pub bind_address: Option<IpAddr>,
 }
 
 impl PlannerConfig {
     /// kube-proxy's defaults for the node `node_name`.
     pub fn new(node_name: impl Into<Arc<str>>) -> Self {
-        Self { node_name: node_name.into(), external_ips_allowed: true }
+        Self { node_name: node_name.into(), external_ips_allowed: true, bind_address: None }
     }
 }
 
@@ -75,21 +81,29 @@ pub struct Planner {
     rejected: BTreeMap<ObjectRef, ObjectError>,
     warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     dirty: BTreeSet<ServiceName>,
+    /// Of the dirty Services those with other slices than before.
+    slices_dirty: BTreeSet<ServiceName>,
     state: DesiredState,
+    udp: UdpEndpoints,
+    health_checks: HealthChecks,
 }
 
 impl Planner {
     /// A planner that knows no object yet.
     pub fn new(config: PlannerConfig) -> Self {
+        let ips = NodeIps::default().bound_to(config.bind_address);
         Self {
             config,
-            topology: NodeTopology::default(),
+            topology: NodeTopology { zone: None, ips },
             services: HashMap::new(),
             slices: Slices::default(),
             rejected: BTreeMap::new(),
             warnings: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            slices_dirty: BTreeSet::new(),
             state: DesiredState::default(),
+            udp: UdpEndpoints::default(),
+            health_checks: HealthChecks::default(),
         }
     }
 
@@ -127,12 +141,14 @@ impl Planner {
     /// Plans the dirty Services again and returns the keys whose plan is added, changed or removed, sorted.
     pub fn take_changes(&mut self) -> Vec<PlanKey> {
         let mut planned = Vec::with_capacity(self.dirty.len());
+        let slices_dirty = std::mem::take(&mut self.slices_dirty);
         for name in std::mem::take(&mut self.dirty) {
-            let plans = match self.services.get(&name) {
-                Some(service) => plan_service(service, &self.slices.of(&name), &self.topology, &self.config),
-                None => Vec::new(),
-            };
-            planned.push((name, plans));
+            let service = self.services.get(&name);
+            let plan = |service| plan_service(service, &self.slices.of(&name), &self.topology, &self.config);
+            let plan = service.map(plan).unwrap_or_default();
+            self.udp.replace(&name, plan.udp, slices_dirty.contains(&name));
+            self.health_checks.set(&name, plan.health_check);
+            planned.push((name, plan.ports));
         }
         self.state.replace(planned)
     }
@@ -164,6 +180,47 @@ impl Planner {
         }
     }
 
+    /// Service ports of a family that drop traffic for want of a local endpoint (3.9). Walks over all of the desired state.
+    pub fn no_local_endpoints(&self, family: IpFamily) -> NoLocalEndpoints {
+        let plans = self.state.desired.ports.values().map(|plan| &**plan);
+        NoLocalEndpoints::count(plans.filter(|plan| plan.key.family == family))
+    }
+
+    /// This node's own addresses: what `nodePortAddresses: primary` stands for (6.3). Addresses seen once stay until others
+    /// are named.
+    pub fn node_ips(&self) -> NodeIps {
+        self.topology.ips
+    }
+
+    /// The health-check node ports to answer at, by Service (11.3).
+    pub fn health_checks(&self) -> &BTreeMap<ServiceName, HealthCheck> {
+        &self.health_checks.by_service
+    }
+
+    /// Services whose health check is new, other than before or gone, since the last call.
+    pub fn take_health_check_changes(&mut self) -> BTreeSet<ServiceName> {
+        std::mem::take(&mut self.health_checks.changed)
+    }
+
+    /// The UDP Service ports of a family, with the endpoints their flows may lead to (section 10).
+    pub fn udp_flows(&self, family: IpFamily) -> impl Iterator<Item = UdpFlows<'_>> {
+        self.udp.iter().filter(move |(key, _)| key.family == family).filter_map(|(key, serving)| {
+            let frontends = &self.state.desired.ports.get(key)?.frontends;
+            Some(UdpFlows { key, frontends, serving })
+        })
+    }
+
+    /// UDP Service ports whose EndpointSlices changed since the last call: when to look for stale conntrack entries (10.1).
+    pub fn take_udp_changes(&mut self) -> BTreeSet<PlanKey> {
+        self.udp.take_slices_changed()
+    }
+
+    /// Endpoints that no longer serve any UDP Service port, where others do in their stead, since the last call: whose
+    /// connected sockets to close.
+    pub fn take_gone_udp_endpoints(&mut self) -> BTreeSet<SocketAddr> {
+        self.udp.take_gone()
+    }
+
     /// Objects that cannot be used as they are now, ordered by kind and name.
     pub fn rejected(&self) -> impl Iterator<Item = &ObjectError> {
         self.rejected.values()
@@ -186,7 +243,7 @@ impl Planner {
         let outcome = match object {
             Object::Service(service) => self.put_service(service, &mut check),
             Object::EndpointSlice(slice) => self.put_slice(slice, &mut check),
-            Object::Node(node) => self.put_node(node, &check),
+            Object::Node(node) => self.put_node(node, &mut check),
         };
         if let Err(error) = outcome {
             self.rejected.insert(reference, error.clone());
@@ -204,17 +261,28 @@ impl Planner {
 
     fn put_slice(&mut self, object: &api::EndpointSlice, check: &mut Check) -> Result<(), ObjectError> {
         let slice = EndpointSlice::check(object, &self.config.node_name, check)?;
-        self.dirty.extend(self.slices.set(check.object(), slice));
+        self.set_slice(check.object(), slice);
         Ok(())
     }
 
-    fn put_node(&mut self, object: &api::Node, check: &Check) -> Result<(), ObjectError> {
-        let topology = NodeTopology::check(object, check)?;
-        let is_this_node = check.object().name == self.config.node_name;
-        if is_this_node && self.topology != topology {
-            self.topology = topology;
-            self.dirty.extend(self.services.keys().cloned());
+    fn put_node(&mut self, object: &api::Node, check: &mut Check) -> Result<(), ObjectError> {
+        let mut topology = NodeTopology::check(object, check)?;
+        if check.object().name != self.config.node_name {
+            return Ok(());
         }
+        // A Node that was made anew has no addresses for a while. To forget them would open NodePorts on all (6.3).
+        if topology.ips == NodeIps::default() {
+            topology.ips = self.topology.ips;
+        }
+        topology.ips = topology.ips.bound_to(self.config.bind_address);
+        let moved = self.topology.zone != topology.zone;
+        if self.topology == topology {
+            return Ok(());
+        }
+        self.topology = topology;
+        // Addresses matter to source ranges only (9.7).
+        let touched = self.services.iter().filter(|(_, service)| moved || !service.source_ranges.is_empty());
+        self.dirty.extend(touched.map(|(name, _)| name.clone()));
         Ok(())
     }
 
@@ -223,9 +291,16 @@ impl Planner {
         self.warnings.remove(reference);
         match reference.kind {
             ObjectKind::Service => self.set_service(reference, None),
-            ObjectKind::EndpointSlice => self.dirty.extend(self.slices.set(reference, None)),
+            ObjectKind::EndpointSlice => self.set_slice(reference, None),
             // As in kube-proxy the zone seen last stays: a Node object that is made anew must not move traffic twice.
             ObjectKind::Node => {}
+        }
+    }
+
+    fn set_slice(&mut self, reference: &ObjectRef, slice: Option<EndpointSlice>) {
+        for service in self.slices.set(reference, slice) {
+            self.slices_dirty.insert(service.clone());
+            self.dirty.insert(service);
         }
     }
 

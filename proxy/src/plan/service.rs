@@ -1,45 +1,79 @@
 //! The plan of one Service: a pure function of the Service, its slices, and where this node is.
 
-use ipnetwork::IpNetwork;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::{
-    Frontend, PlanKey, PlannerConfig, ServicePortPlan,
-    endpoints::{candidates, usable},
+    HealthCheck, PlanKey, PlannerConfig, ServicePortPlan,
+    endpoints::{Candidate, candidates, usable},
     frontends::frontends,
     policy::{Outcomes, outcomes},
+    source_ranges::source_ranges,
 };
-use crate::model::{EndpointSlice, IpFamily, NodeTopology, Service, ServicePort, ServicePortName};
+use crate::model::{EndpointSlice, IpFamily, NodeTopology, Protocol, Service, ServicePort, ServicePortName};
 
-/// Plans each port of a Service in each family it has a ClusterIP of. The order of `slices` does not matter.
-pub(crate) fn plan_service(
+/// Everything that follows from one Service.
+#[derive(Debug, Default)]
+pub(super) struct ServicePlan {
+    /// Each port in each family the Service has a ClusterIP of.
+    pub(super) ports: Vec<ServicePortPlan>,
+    /// Of those the UDP ones, with the endpoints that serve them; sorted.
+    pub(super) udp: Vec<(PlanKey, Box<[SocketAddr]>)>,
+    pub(super) health_check: Option<HealthCheck>,
+}
+
+/// Plans a Service. The order of `slices` does not matter.
+pub(super) fn plan_service(
     service: &Service,
     slices: &[&EndpointSlice],
     topology: &NodeTopology,
     config: &PlannerConfig,
-) -> Vec<ServicePortPlan> {
-    let families = [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| service.cluster_ip(*family).is_some());
-    families
-        .flat_map(|family| service.ports.iter().map(move |port| (port, family)))
-        .map(|(port, family)| plan_port(service, port, family, slices, topology, config))
-        .collect()
+) -> ServicePlan {
+    let mut plan = ServicePlan::default();
+    let mut local_ready = BTreeMap::new();
+    for family in [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| service.cluster_ip(*family).is_some()) {
+        let mut addresses = BTreeSet::new();
+        for port in &service.ports {
+            let candidates = candidates(slices, port, family);
+            let port = plan_port(service, port, family, &candidates, topology, config);
+            if port.key.port.protocol == Protocol::Udp {
+                plan.udp.push((port.key.clone(), serving(&candidates)));
+            }
+            if service.health_check_node_port.is_some() {
+                // Terminating ones do not count, although they may still get traffic (11.3).
+                let ready = candidates.iter().filter(|candidate| candidate.entry.local && candidate.is_ready());
+                addresses.extend(ready.map(|candidate| candidate.entry.address));
+            }
+            plan.ports.push(port);
+        }
+        local_ready.insert(family, addresses.len());
+    }
+    plan.health_check = service.health_check_node_port.filter(|_| !plan.ports.is_empty()).map(|port| HealthCheck {
+        service: service.name.clone(),
+        port,
+        local_ready_endpoints: local_ready,
+    });
+    plan
 }
 
 fn plan_port(
     service: &Service,
     port: &ServicePort,
     family: IpFamily,
-    slices: &[&EndpointSlice],
+    candidates: &[Candidate<'_>],
     topology: &NodeTopology,
     config: &PlannerConfig,
 ) -> ServicePortPlan {
     let frontends = frontends(service, port, family, config);
-    let usable = usable(&candidates(slices, port, family), topology);
+    let usable = usable(candidates, topology);
     let externally_reachable = frontends.iter().any(|frontend| frontend.is_external());
     let Outcomes { internal, external, external_from_node } = outcomes(service, &usable, externally_reachable);
     let port = ServicePortName { service: service.name.clone(), port: port.name.clone(), protocol: port.protocol };
     ServicePortPlan {
         key: PlanKey { port, family },
-        source_ranges: source_ranges(service, &frontends, family),
+        source_ranges: source_ranges(service, &frontends, family, topology.ips.of(family)),
         frontends,
         internal,
         external,
@@ -49,15 +83,8 @@ fn plan_port(
     }
 }
 
-/// Ranges of the family, sorted, each once. None at all, or one that spans the whole family, means unrestricted (9.6).
-fn source_ranges(service: &Service, frontends: &[Frontend], family: IpFamily) -> Vec<IpNetwork> {
-    let guarded = frontends.iter().any(|frontend| matches!(frontend, Frontend::LoadBalancer(_)));
-    let ranges = service.source_ranges.iter().copied();
-    let mut ranges: Vec<_> = ranges.filter(|range| guarded && IpFamily::of(range.ip()) == family).collect();
-    if ranges.iter().any(|range| range.prefix() == 0) {
-        ranges.clear();
-    }
-    ranges.sort_unstable();
-    ranges.dedup();
-    ranges
+/// Sorted, as candidates are.
+fn serving(candidates: &[Candidate<'_>]) -> Box<[SocketAddr]> {
+    let serving = candidates.iter().filter(|candidate| candidate.entry.serving);
+    serving.map(|candidate| SocketAddr::new(candidate.entry.address, candidate.port)).collect()
 }

@@ -104,7 +104,8 @@ pub struct ServicePortPlan {
     pub masquerade_external: bool,
     /// `sessionAffinity: ClientIP` with its timeout, 1 s to 86,400 s; `None` without affinity (7.1, 7.2).
     pub affinity: Option<Duration>,
-    /// Sources allowed at a LoadBalancer address; empty = all (9.6). Sorted, host bits clear, none of them `/0`.
+    /// Sources allowed at a LoadBalancer address; empty = all (9.6). Sorted, host bits clear, none of them `/0`. The VIPs that
+    /// the exception for this node allows (9.7) are among them.
     pub source_ranges: Vec<IpNetwork>,
 }
 

@@ -5,10 +5,13 @@
 mod addresses;
 mod endpoints;
 mod events;
+mod health_checks;
+mod node_ips;
 mod objects;
 mod policies;
 mod properties;
 mod topology;
+mod udp;
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Sections 3, 8.5, 8.6, 9.1 and 9.4: traffic policies, REJECT and DROP, masquerade.
 
 use super::{Shown, World, load_balancer, service, slice};
+use crate::{model::IpFamily, plan::NoLocalEndpoints};
 
 /// Outcomes of a NodePort Service with these policies (`C` or `L`: internal, external) and endpoints.
 fn node_port(internal: char, external: char, endpoints: &[&str]) -> Shown {
@@ -117,5 +118,29 @@ fn rule_9_4_drop_only_for_policy_local_with_endpoints_elsewhere() {
         assert!(node_port('C', 'C', endpoints).internal != "drop", "{endpoints:?}");
         assert!(node_port('C', 'C', endpoints).external != "drop", "{endpoints:?}");
         assert!(node_port('L', 'L', endpoints).from_node != "drop", "{endpoints:?}");
+    }
+}
+
+#[test]
+fn rule_3_9_dropping_ports_are_counted_and_rejecting_ones_are_not() {
+    for (internal, external, endpoints, counted) in [
+        ("Local", "Local", REMOTE, (1, 1)),
+        ("Cluster", "Local", REMOTE, (0, 1)),
+        ("Local", "Cluster", REMOTE, (1, 0)),
+        ("Local", "Local", MIXED, (0, 0)),
+        ("Local", "Local", &[], (0, 0)),
+    ] {
+        let policies = format!("internalTrafficPolicy: {internal}, externalTrafficPolicy: {external}");
+        let exposed =
+            format!("{{type: NodePort, clusterIP: 10.0.0.1, {policies}, ports: [{{port: 80, nodePort: 30080}}]}}");
+        let count = |spec: &str| {
+            let world = World::new([service("web", spec), slice("a", endpoints)]);
+            let both = [IpFamily::V4, IpFamily::V6].map(|family| world.0.no_local_endpoints(family));
+            assert_eq!(both[1], NoLocalEndpoints::default());
+            (both[0].internal, both[0].external)
+        };
+        assert_eq!(count(&exposed), counted, "{policies} {endpoints:?}");
+        // Without an external address its policy drops nothing.
+        assert_eq!(count(&exposed.replace(", nodePort: 30080", "")), (counted.0, 0), "{policies} {endpoints:?}");
     }
 }

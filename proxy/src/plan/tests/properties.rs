@@ -10,7 +10,7 @@ use crate::{
         IpFamily, ObjectKind, ObjectRef,
         api::{
             Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, HintTarget, LoadBalancerIngress,
-            Metadata, Node, Object, Service, ServicePort, ServiceSpec,
+            Metadata, Node, NodeAddress, NodeStatus, Object, Service, ServicePort, ServiceSpec,
         },
     },
     plan::PlanKey,
@@ -40,14 +40,20 @@ fn services() -> impl Strategy<Value = Object> {
         (text(&["web", "dns", "api"]), text(&["", "ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])),
         select(&[&["10.0.0.1"] as &[&str], &["10.0.0.1", "fd00::1"], &["fd00::1"], &["None"], &["nonsense"]][..]),
         (ports, prop::bool::ANY, texts(&["192.0.2.1", "2001:db8::1", "nonsense"]), prop::bool::ANY),
-        (policy(), policy(), text(&["", "ClientIP"]), prop::bool::weighted(0.1)),
+        (
+            policy(),
+            policy(),
+            text(&["", "ClientIP"]),
+            prop::bool::weighted(0.1),
+            texts(&["192.0.2.0/24", "10.0.0.0/8"]),
+        ),
     )
         .prop_map(
             |(
                 (name, service_type),
                 ips,
                 (ports, node_port, external_ips, vip),
-                (internal, external, affinity, foreign),
+                (internal, external, affinity, foreign, ranges),
             )| {
                 let mut service = Service::default();
                 let label = if foreign { "service.kubernetes.io/service-proxy-name" } else { "app" };
@@ -66,6 +72,8 @@ fn services() -> impl Strategy<Value = Object> {
                     internal_traffic_policy: internal,
                     external_traffic_policy: external,
                     session_affinity: affinity,
+                    load_balancer_source_ranges: ranges,
+                    health_check_node_port: 32_000,
                     ..ServiceSpec::default()
                 };
                 if vip {
@@ -123,10 +131,27 @@ fn slices() -> impl Strategy<Value = Object> {
 }
 
 fn nodes() -> impl Strategy<Value = Object> {
-    (text(&["n1", "n2"]), text(&["", "a", "b"])).prop_map(|(name, zone)| {
-        let metadata = labelled(&name, "topology.kubernetes.io/zone", &zone);
-        Object::from(Node { metadata, ..Node::default() })
+    (text(&["n1", "n2"]), text(&["", "a", "b"]), text(&["192.0.2.1", "198.51.100.1"]))
+        .prop_map(|(name, zone, address)| node(&name, &zone, &address))
+}
+
+fn node(name: &str, zone: &str, address: &str) -> Object {
+    let address = NodeAddress { address_type: "InternalIP".to_owned(), address: address.to_owned() };
+    Object::from(Node {
+        metadata: labelled(name, "topology.kubernetes.io/zone", zone),
+        status: NodeStatus { addresses: vec![address] },
+        ..Node::default()
     })
+}
+
+/// What the planner knows beside the desired state, as text.
+fn beside(planner: &Planner) -> Vec<String> {
+    let mut shown: Vec<_> = planner.health_checks().values().map(|check| format!("{check:?}")).collect();
+    for family in [IpFamily::V4, IpFamily::V6] {
+        shown.extend(planner.udp_flows(family).map(|flows| format!("{flows:?}")));
+        shown.push(format!("{:?}", planner.no_local_endpoints(family)));
+    }
+    shown
 }
 
 fn events() -> impl Strategy<Value = Vec<Change>> {
@@ -195,6 +220,7 @@ proptest! {
         }
         let fresh = from_scratch(objects.values());
         prop_assert_eq!(planner.desired(), fresh.desired());
+        prop_assert_eq!(beside(&planner), beside(&fresh));
     }
 
     #[test]
@@ -203,6 +229,7 @@ proptest! {
     ) {
         let (ordered, shuffled) = (from_scratch(&ordered), from_scratch(&shuffled));
         prop_assert_eq!(ordered.desired(), shuffled.desired());
+        prop_assert_eq!(beside(&ordered), beside(&shuffled));
     }
 
     #[test]
@@ -213,7 +240,7 @@ proptest! {
         }
         let mut after = last_good_objects(after);
         // This Node stays as it was last seen, so the list has to say where it is.
-        after.push(Object::from(Node { metadata: labelled("n1", "topology.kubernetes.io/zone", "b"), ..Node::default() }));
+        after.push(node("n1", "b", "192.0.2.1"));
         for kind in [ObjectKind::EndpointSlice, ObjectKind::Node, ObjectKind::Service] {
             let list = after.iter().filter(|object| object.reference().kind == kind).cloned();
             prop_assert!(planner.replace(kind, list).rejected.is_empty());
@@ -222,6 +249,7 @@ proptest! {
         let fresh = from_scratch(&after);
         prop_assert_eq!(planner.desired(), fresh.desired());
         prop_assert_eq!(planner.counts(), fresh.counts());
+        prop_assert_eq!(beside(&planner), beside(&fresh));
     }
 
     #[test]
