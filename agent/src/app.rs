@@ -145,6 +145,8 @@ fn start_overlay(
         net_conf: overlay.net_conf.clone(),
         interface: overlay.interface.clone(),
         ip_masq: overlay.ip_masq,
+        forward_rules: overlay.forward_rules,
+        conntrack_bypass: overlay.conntrack_bypass,
         subnet_file: config.paths.subnet_file.clone(),
         check_interval: weft_overlay::OverlayConfig::CHECK_INTERVAL,
     };

@@ -19,6 +19,9 @@ const SUBSYSTEM: u16 = 10;
 /// NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN and NFT_MSG_DELRULE (linux/netfilter/nf_tables.h), the lower byte.
 const REMOVALS: [u16; 3] = [2, 5, 8];
 
+/// The same and NFT_MSG_NEWCHAIN, which also says that the policy of a chain changed.
+const DISTURBANCES: [u16; 4] = [2, 3, 5, 8];
+
 /// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE alike.
 const TABLE_NAME: u16 = 1;
 
@@ -57,14 +60,26 @@ impl NftWatch {
     /// # Errors
     /// The socket is broken.
     pub fn removed(&self, table: &str) -> Result<bool> {
-        let mut removed = false;
+        self.told(&REMOVALS, &[table])
+    }
+
+    /// As [`NftWatch::removed`], for any of `tables`, and also whether a chain of theirs was made or given a policy.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn disturbed(&self, tables: &[&str]) -> Result<bool> {
+        self.told(&DISTURBANCES, tables)
+    }
+
+    fn told(&self, kinds: &[u16], tables: &[&str]) -> Result<bool> {
+        let mut told = false;
         let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
         loop {
             datagram.clear();
             match retry_interrupted(|| self.socket.recv_from(&mut datagram, libc::MSG_DONTWAIT)) {
-                Ok(_) => removed |= messages(&datagram).any(|message| removes_from(message, table)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(removed),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => removed = true,
+                Ok(_) => told |= messages(&datagram).any(|message| is_about(message, kinds, tables)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(told),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => told = true,
                 Err(error) => return Err(error).during("read", "nftables notices"),
             }
         }
@@ -82,12 +97,13 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn removes_from(message: &[u8], table: &str) -> bool {
+fn is_about(message: &[u8], kinds: &[u16], tables: &[&str]) -> bool {
     let Some(kind) = message.get(4..6).and_then(|kind| kind.try_into().ok()).map(u16::from_ne_bytes) else {
         return false;
     };
-    let is_removal = kind >> 8 == SUBSYSTEM && REMOVALS.contains(&(kind & 0xff));
-    is_removal && table_name(message.get(HEADER + NFGEN..).unwrap_or_default()) == Some(table.as_bytes())
+    let is_of_kind = kind >> 8 == SUBSYSTEM && kinds.contains(&(kind & 0xff));
+    let name = || table_name(message.get(HEADER + NFGEN..).unwrap_or_default());
+    is_of_kind && name().is_some_and(|name| tables.iter().any(|table| table.as_bytes() == name))
 }
 
 /// The table's name among the attributes, without its final NUL.
@@ -107,7 +123,7 @@ fn table_name(attributes: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{messages, removes_from};
+    use super::{DISTURBANCES, REMOVALS, is_about, messages};
 
     /// DELTABLE of table "x", as `nft delete table inet x` makes the kernel say it.
     fn notice(kind: u8, name: &[u8]) -> Vec<u8> {
@@ -126,8 +142,10 @@ mod tests {
     #[test]
     fn removals_of_the_table_are_told_from_the_rest() {
         let datagram = [notice(0, b"x\0"), notice(2, b"other\0"), notice(2, b"x\0")].concat();
-        let told: Vec<_> = messages(&datagram).map(|message| removes_from(message, "x")).collect();
+        let told: Vec<_> = messages(&datagram).map(|message| is_about(message, &REMOVALS, &["x"])).collect();
         assert_eq!(told, [false, false, true]);
+        let policy = notice(3, b"x\0");
+        assert!(!is_about(&policy, &REMOVALS, &["x"]) && is_about(&policy, &DISTURBANCES, &["y", "x"]));
     }
 
     #[test]
@@ -136,10 +154,10 @@ mod tests {
         let length = 20 + 4 + 2;
         for end in 0..length {
             for message in messages(&whole[..end]) {
-                assert!(!removes_from(message, "x"));
+                assert!(!is_about(message, &REMOVALS, &["x"]));
             }
         }
         assert_eq!(messages(&[0; 64]).count(), 0);
-        assert!(!removes_from(&[0xff; 24], "x"));
+        assert!(!is_about(&[0xff; 24], &REMOVALS, &["x"]));
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use weft_netlink::{LinkKind, Netlink, RouteFilter};
 
-use crate::{family::Family, lease::LeaseManager, masquerade, netconf, observe, subnet_env::SubnetEnv};
+use crate::{family::Family, lease::LeaseManager, netconf, observe, packet_filter, subnet_env::SubnetEnv};
 
 /// What to remove.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct CleanupError {
     pub failures: Vec<String>,
 }
 
-/// Removes devices (with their addresses, routes, neighbours and forwarding entries), unreachable routes, the nftables table,
+/// Removes devices (with their addresses, routes, neighbours and forwarding entries), unreachable routes, packet rules,
 /// `subnet.env` and, given `leases`, this node's lease, from the network namespace of the calling thread. What is gone already
 /// is fine. Kernel parameters stay: others may rely on them by now. Returns what was there.
 ///
@@ -45,8 +45,10 @@ pub async fn cleanup(config: &CleanupConfig, leases: Option<&dyn LeaseManager>) 
         }
         Err(error) => teardown.note::<weft_netlink::Error>(Err(error)),
     }
-    let table = masquerade::remove();
-    teardown.note(table.map(|was| was.then(|| "table inet weft-overlay".into())));
+    match packet_filter::remove() {
+        Ok(removed) => teardown.removed.extend(removed),
+        Err(error) => teardown.note(Err(error)),
+    }
     let had_file = config.subnet_file.exists();
     let file = SubnetEnv::remove(&config.subnet_file);
     teardown.note(file.map(|()| had_file.then(|| config.subnet_file.display().to_string())));

@@ -14,9 +14,9 @@ mod forwarding;
 mod interface;
 mod join;
 mod lease;
-mod masquerade;
 mod netconf;
 mod observe;
+mod packet_filter;
 mod plan;
 mod pool;
 mod reconcile;
@@ -35,6 +35,7 @@ pub use lease::{
     LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,
 };
 pub use netconf::{NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
+pub use packet_filter::ConntrackBypass;
 pub use plan::ObjectKind;
 pub use pool::SubnetPool;
 pub use start::{OverlayConfig, OverlayHandle, StartError, start};

@@ -17,6 +17,7 @@ use crate::{
     interface::{self, InterfaceChoice, InterfaceError},
     lease::LeaseManager,
     netconf::NetConf,
+    packet_filter::ConntrackBypass,
     reconcile::{self, Settings},
     status::OverlayStatus,
 };
@@ -38,6 +39,10 @@ pub struct OverlayConfig {
     pub interface: InterfaceChoice,
     /// `--ip-masq`: masquerade pod traffic that leaves the cluster.
     pub ip_masq: bool,
+    /// `--iptables-forward-rules`: let pods' packets be forwarded where iptables would drop them.
+    pub forward_rules: bool,
+    /// `--conntrack-bypass`.
+    pub conntrack_bypass: ConntrackBypass,
     /// Where `subnet.env` goes.
     pub subnet_file: PathBuf,
     /// How often everything is looked at although nothing was reported: [`OverlayConfig::CHECK_INTERVAL`].
@@ -126,6 +131,8 @@ pub fn start(
             net_conf: config.net_conf,
             interface: config.interface,
             ip_masq: config.ip_masq,
+            forward_rules: config.forward_rules,
+            conntrack_bypass: config.conntrack_bypass,
             subnet_file: config.subnet_file,
         },
         netlink,

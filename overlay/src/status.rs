@@ -25,6 +25,15 @@ pub struct OverlayStatus {
     pub ipv6: Option<FamilyStatus>,
     /// MTU of pod interfaces, in bytes.
     pub mtu: Option<u32>,
+    /// What masquerades: `nftables`, `iptables`, or nothing.
+    #[serde(default)]
+    pub packet_filter: Option<String>,
+    /// Whether packets from pod to pod are kept out of conntrack.
+    #[serde(default)]
+    pub conntrack_bypass: bool,
+    /// Kernel parameters the overlay needs, with the values they have.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
     /// The other nodes, by subnet.
     pub peers: Vec<PeerStatus>,
     /// Leases that cannot be read.

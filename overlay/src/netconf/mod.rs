@@ -35,6 +35,8 @@ pub struct NetConf {
     pub ipv4: Option<PodNetwork>,
     /// The IPv6 pod network; `None` unless `EnableIPv6: true`.
     pub ipv6: Option<PodNetwork>,
+    /// `EnableNFTables`: with what masquerading is done; `None`: not said, whatever the host has.
+    pub nftables: Option<bool>,
     /// How packets get from node to node.
     pub backend: Vxlan,
 }
@@ -89,6 +91,7 @@ impl NetConf {
         }
         let ipv4 = enabled_v4.then(|| pod_network(&mut fields, &KEYS_V4, source)).flatten();
         let ipv6 = enabled_v6.then(|| pod_network(&mut fields, &KEYS_V6, source)).flatten();
+        let nftables = fields.raw("EnableNFTables").is_some().then(|| fields.boolean("EnableNFTables", false));
         let empty = Map::new();
         let backend = match fields.raw("Backend") {
             None => vxlan(&empty, enabled_v6),
@@ -98,7 +101,7 @@ impl NetConf {
 
         let mut mistakes = fields.into_mistakes();
         match backend {
-            Ok(backend) if mistakes.is_empty() => Ok(Self { ipv4, ipv6, backend }),
+            Ok(backend) if mistakes.is_empty() => Ok(Self { ipv4, ipv6, nftables, backend }),
             Ok(_) => Err(mistakes),
             Err(more) => {
                 mistakes.extend(more);

@@ -60,8 +60,8 @@ pub enum ObjectKind {
     Neighbour,
     /// A peer's forwarding entry.
     Fdb,
-    /// The masquerading table.
-    Masquerade,
+    /// Packet rules: nftables table, iptables chains.
+    PacketFilter,
     /// A kernel parameter.
     Sysctl,
     /// `subnet.env`.

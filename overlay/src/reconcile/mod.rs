@@ -21,13 +21,13 @@ use crate::{
     apply,
     events::Known,
     family::Family,
-    forwarding,
+    forwarding::{self, Sysctls},
     interface::{self, InterfaceChoice, Underlay},
     join::lease_request,
     lease::{Lease, LeaseRequest, LeaseSnapshot},
-    masquerade::{self, Masquerade, MasqueradedNetwork},
     netconf::NetConf,
     observe::{self, Devices},
+    packet_filter::{ConntrackBypass, FilterRules, PacketFilter, PodNetworks},
     plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Step, Subject},
     retry::Retries,
     subnet_env::{SubnetEnv, SubnetEnvFamily},
@@ -50,7 +50,7 @@ enum Task {
     Observe,
     Kernel(Family, Subject),
     Forwarding,
-    Masquerade,
+    PacketFilter,
     SubnetFile,
 }
 
@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) net_conf: NetConf,
     pub(crate) interface: InterfaceChoice,
     pub(crate) ip_masq: bool,
+    pub(crate) forward_rules: bool,
+    pub(crate) conntrack_bypass: ConntrackBypass,
     pub(crate) subnet_file: PathBuf,
 }
 
@@ -75,7 +77,8 @@ pub(crate) struct Reconciler {
     /// `None`: unknown, because something failed or somebody interfered.
     observed: Option<Observed>,
     devices: Devices,
-    masquerade: Masquerade,
+    packet_filter: PacketFilter,
+    sysctls: Sysctls,
     retries: Retries<Task>,
     repairs: BTreeMap<ObjectKind, u64>,
     /// Everything this node needs was in place once.
@@ -100,7 +103,8 @@ impl Reconciler {
             problems: Vec::new(),
             observed: None,
             devices: Devices::new(),
-            masquerade: Masquerade::default(),
+            packet_filter: PacketFilter::default(),
+            sysctls: Sysctls::new(),
             retries: Retries::default(),
             repairs: BTreeMap::new(),
             complete: false,
@@ -210,14 +214,30 @@ impl Reconciler {
     /// One pass: everything that is not as desired, and whose time has come, is put right.
     pub(crate) fn pass(&mut self, cause: Cause, now: Instant) {
         let kernel = self.kernel_pass(cause, now);
+        self.rest(cause, now, kernel);
+    }
+
+    /// A glance at what reports no changes by netlink: parameters, packet rules, `subnet.env`. Costs some microseconds while
+    /// all is well. True if something is to be reported.
+    pub(crate) fn glance(&mut self, now: Instant) -> bool {
+        let state = |node: &Self| (node.repairs.values().sum::<u64>(), node.complete, node.retries.next());
+        let before = state(self);
+        let kernel = self.kernel_is_well();
+        self.rest(Cause::Event, now, kernel);
+        state(self) != before
+    }
+
+    fn rest(&mut self, cause: Cause, now: Instant, kernel: bool) {
         let forwarding = self.attempt(Task::Forwarding, ObjectKind::Sysctl, cause, now, |node| {
-            forwarding::ensure(&node.desired, &node.underlay).map_err(|error| error.to_string())
+            forwarding::ensure(&node.desired, &node.underlay, &mut node.sysctls).map_err(|error| error.to_string())
         });
-        let masquerade = self.attempt(Task::Masquerade, ObjectKind::Masquerade, cause, now, |node| {
-            node.masquerade(cause == Cause::Check)
+        let rules = self.attempt(Task::PacketFilter, ObjectKind::PacketFilter, cause, now, |node| {
+            let verify = cause == Cause::Check || node.packet_filter.is_disturbed(now);
+            let rules = node.filter_rules();
+            node.packet_filter.ensure(&rules, verify, now).map(u64::from).map_err(|error| error.to_string())
         });
         // Pods are started as soon as the file is there.
-        if kernel && forwarding && masquerade {
+        if kernel && forwarding && rules {
             self.complete = self
                 .attempt(Task::SubnetFile, ObjectKind::SubnetFile, cause, now, |node| node.write_subnet_env())
                 || self.complete;
@@ -254,23 +274,15 @@ impl Reconciler {
         }
     }
 
-    /// `verify`: look whether the table is still there, which costs a process.
-    fn masquerade(&mut self, verify: bool) -> Result<u64, String> {
-        let changed = if self.settings.ip_masq {
-            let networks: Vec<_> = self
-                .desired
-                .families
-                .values()
-                .map(|family| MasqueradedNetwork { network: family.network, subnet: family.subnet })
-                .collect();
-            self.masquerade.ensure(&networks, verify)
-        } else if self.complete {
-            // Once is enough: nobody else makes a table of that name.
-            Ok(false)
-        } else {
-            masquerade::remove()
-        };
-        changed.map(u64::from).map_err(|error| error.to_string())
+    fn filter_rules(&self) -> FilterRules {
+        let families = self.desired.families.values();
+        FilterRules {
+            networks: families.map(|state| PodNetworks { network: state.network, subnet: state.subnet }).collect(),
+            masquerade: self.settings.ip_masq,
+            forward: self.settings.forward_rules,
+            bypass: self.settings.conntrack_bypass,
+            nftables: self.settings.net_conf.nftables,
+        }
     }
 
     fn write_subnet_env(&self) -> Result<u64, String> {
@@ -333,12 +345,14 @@ impl Reconciler {
             warn!(family = %failure.family, subject = ?failure.subject, error, "failed, will be tried again");
             self.retries.failed(Task::Kernel(failure.family, failure.subject), now, error);
         }
+        self.kernel_is_well()
+    }
+
+    fn kernel_is_well(&self) -> bool {
+        let failed = |family: &Family| self.retries.has_failed(&Task::Kernel(*family, Subject::Node));
         !self.desired.families.is_empty()
-            && !self
-                .desired
-                .families
-                .keys()
-                .any(|family| self.retries.has_failed(&Task::Kernel(*family, Subject::Node)))
+            && !self.retries.has_failed(&Task::Observe)
+            && !self.desired.families.keys().any(failed)
     }
 
     /// Leaves out what failed and is not due yet; with the node's own part waits all of its family.

@@ -20,6 +20,9 @@ impl Reconciler {
             ipv4: self.family_status(Family::V4).unwrap_or_default(),
             ipv6: self.family_status(Family::V6),
             mtu: self.pod_mtu(),
+            packet_filter: self.packet_filter.manager().map(|manager| manager.name().to_owned()),
+            conntrack_bypass: self.packet_filter.bypasses_conntrack(),
+            sysctls: self.sysctls.clone(),
             peers: self.peer_status(),
             rejected: self
                 .snapshot

@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::sleep_until,
+    time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,6 +28,9 @@ use crate::{
 /// Shortest time between two passes that events caused. Events that come meanwhile are taken together, and a program that
 /// fights us over an object cannot keep the node busy.
 const EVENT_SPACING: Duration = Duration::from_millis(20);
+
+/// How often there is a glance at what reports no changes: packet rules, files, parameters.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// How soon a lease is looked at again that was published but is not in the snapshots yet.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -115,6 +118,7 @@ enum Wake {
     Unwatched,
     Events(Vec<Event>),
     Announced(Result<Lease, LeaseError>),
+    Glance,
     Timer,
 }
 
@@ -123,8 +127,10 @@ impl Server {
         self.pass(Cause::NewDesired);
         let mut next_check = Instant::now() + self.check_interval;
         let mut last_event_pass = Instant::now();
+        let mut glances = interval(GLANCE);
+        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match self.wait(next_check).await {
+            match self.wait(next_check, &mut glances).await {
                 Wake::Leases => {
                     self.take_snapshot();
                     self.pass(Cause::NewDesired);
@@ -141,6 +147,11 @@ impl Server {
                     }
                 }
                 Wake::Announced(result) => self.announced(result),
+                Wake::Glance => {
+                    if self.reconciler.glance(Instant::now()) {
+                        self.report();
+                    }
+                }
                 Wake::Timer if Instant::now() >= next_check => {
                     next_check = Instant::now() + self.check_interval;
                     self.reconciler.forget_observed();
@@ -152,7 +163,7 @@ impl Server {
         }
     }
 
-    async fn wait(&mut self, next_check: Instant) -> Wake {
+    async fn wait(&mut self, next_check: Instant, glances: &mut Interval) -> Wake {
         let timers = [self.reconciler.next_retry(), self.announcement.due()];
         let next = timers.into_iter().flatten().fold(next_check, Instant::min);
         let announced = async {
@@ -171,6 +182,7 @@ impl Server {
                 Err(LeaseError::Backend { doing: "publish the lease".into(), source: error.into() })
             })),
             () = sleep_until(next.into()) => Wake::Timer,
+            _ = glances.tick() => Wake::Glance,
         }
     }
 

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use weft_netlink::{AddressOptions, Netlink, Netns, Route, VethSpec};
 use weft_overlay::{
-    DirLeases, InterfaceChoice, NetConf, OverlayConfig, OverlayHandle, OverlayStatus, StartError, SubnetSource,
+    ConntrackBypass, DirLeases, InterfaceChoice, NetConf, OverlayConfig, OverlayHandle, OverlayStatus, StartError,
+    SubnetSource,
 };
 
 pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16"}"#;
@@ -105,6 +106,8 @@ impl Node {
             net_conf: NetConf::parse(net_conf, SubnetSource::Allocated).unwrap(),
             interface: InterfaceChoice::default(),
             ip_masq: true,
+            forward_rules: true,
+            conntrack_bypass: ConntrackBypass::Auto,
             subnet_file: self.subnet_file.clone(),
             check_interval: OverlayConfig::CHECK_INTERVAL,
         }
@@ -158,14 +161,21 @@ impl Node {
         DirLeases::new(&self.leases)
     }
 
-    /// A pod: a namespace behind a veth, with a /32 that is routed, as weft-cni makes them.
+    /// A pod: a namespace behind a veth named after the address's end, with a /32 that is routed, as weft-cni makes them.
     pub(crate) fn pod(&self, address: IpAddr) -> Netns {
         let pod = Netns::create().unwrap();
+        let name = format!(
+            "pod{}",
+            match address {
+                IpAddr::V4(address) => u16::from(address.octets()[3]),
+                IpAddr::V6(address) => address.segments()[7],
+            }
+        );
         let host = if address.is_ipv4() { "169.254.1.1" } else { "fe80::1" };
         self.netns
             .run(|| {
                 let spec = VethSpec {
-                    name: "pod0",
+                    name: &name,
                     peer_name: "eth0",
                     peer_netns: Some(std::os::fd::AsFd::as_fd(&pod)),
                     mtu: Some(1430),
@@ -174,7 +184,7 @@ impl Node {
                 };
                 let netlink = Netlink::open().unwrap();
                 netlink.create_veth(&spec).unwrap();
-                let link = netlink.link_by_name("pod0").unwrap().unwrap().index;
+                let link = netlink.link_by_name(&name).unwrap().unwrap().index;
                 let options = AddressOptions { no_dad: true, ..AddressOptions::default() };
                 netlink.replace_address(link, host.parse().unwrap(), options).unwrap();
                 netlink.set_up(link).unwrap();
@@ -205,6 +215,12 @@ impl Drop for Node {
     }
 }
 
+/// Runs a script in a namespace; its output, whatever its exit code.
+pub(crate) fn shell(netns: &Netns, script: &str) -> String {
+    let output = netns.run(|| Command::new("sh").args(["-c", script]).output()).unwrap().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
 /// Runs a command in a namespace; its output.
 pub(crate) fn run(netns: &Netns, command: &str) -> String {
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -215,8 +231,18 @@ pub(crate) fn run(netns: &Netns, command: &str) -> String {
 
 /// Connects from one namespace to a server in another and back; the address the server saw.
 pub(crate) fn exchange(from: &Netns, to: &Netns, address: IpAddr) -> Result<IpAddr, String> {
-    let listener = to.run(|| TcpListener::bind(SocketAddr::new(address, 0))).unwrap().unwrap();
-    let target = listener.local_addr().unwrap();
+    exchange_through(from, to, SocketAddr::new(address, 0), None)
+}
+
+/// The same, with the server at `listen` and the client connecting to `target`, if that is somewhere else.
+pub(crate) fn exchange_through(
+    from: &Netns,
+    to: &Netns,
+    listen: SocketAddr,
+    target: Option<SocketAddr>,
+) -> Result<IpAddr, String> {
+    let listener = to.run(|| TcpListener::bind(listen)).unwrap().unwrap();
+    let target = target.unwrap_or_else(|| listener.local_addr().unwrap());
     let server = thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();
         // More than one full-size segment each way.

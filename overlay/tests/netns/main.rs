@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cluster;
+mod packet_rules;
 
 use std::{fs, io::ErrorKind, net::IpAddr, time::Duration};
 
@@ -275,57 +276,6 @@ fn both_families_and_a_peer_with_only_one() {
     first.run("ip link delete flannel-v6.1");
     until(REPAIR, || exchange(&first.netns, &second.netns, vtep_v6(2)));
     assert_eq!(first.run("cat /proc/sys/net/ipv6/conf/all/forwarding"), "1\n");
-}
-
-#[test]
-fn pods_are_masqueraded_outside_and_only_there() {
-    let cluster = Cluster::new();
-    let nodes = [1, 2].map(|number| cluster.node(number, DUAL_STACK));
-    nodes.iter().for_each(|node| node.until_peers(1));
-    let outside = cluster.machine(100);
-    for (addresses, outside_address, node_address) in [
-        (["10.244.1.5", "10.244.2.5"], "172.30.0.100", "172.30.0.1"),
-        (["fd44:0:0:1::5", "fd44:0:0:2::5"], "fd99::100", "fd99::1"),
-    ] {
-        let addresses = addresses.map(|address| address.parse::<IpAddr>().unwrap());
-        let [near, far] = [0, 1].map(|n| nodes[n].pod(addresses[n]));
-        until(REPAIR, || exchange(&near, &far, addresses[1]));
-        assert_eq!(exchange(&near, &far, addresses[1]), Ok(addresses[0]), "pod to pod keeps its address");
-        assert_eq!(
-            exchange(&near, &outside.netns, outside_address.parse().unwrap()),
-            Ok(node_address.parse().unwrap())
-        );
-        // From outside to a local pod: the client's address is kept.
-        outside.run(&format!("ip route replace {} via {node_address}", addresses[0]));
-        assert_eq!(exchange(&outside.netns, &near, addresses[0]), Ok(outside_address.parse().unwrap()));
-        // To a pod of another node: masqueraded, or the answer would take another way (flannel-defects.md E.1).
-        outside.run(&format!("ip route replace {} via {node_address}", addresses[1]));
-        let seen = exchange(&outside.netns, &far, addresses[1]).unwrap();
-        assert!([vtep(1), vtep_v6(1)].contains(&seen), "{seen}");
-        nodes.iter().for_each(|node| _ = node.run("ip link delete pod0"));
-    }
-}
-
-#[test]
-fn a_foreign_flush_of_nftables_is_repaired() {
-    let cluster = Cluster::new();
-    let mut node = cluster.machine(1);
-    let mut config = node.config(NETWORK);
-    config.check_interval = Duration::from_millis(200);
-    node.try_start(config).unwrap();
-    node.until_ready();
-    let sabotage = ["nft flush ruleset", "nft flush chain inet weft-overlay postrouting"];
-    for (repairs, command) in (1..).zip(sabotage) {
-        node.run(command);
-        until_shows(&node, "nft list ruleset", "masquerade fully-random");
-        // Counted once it is seen to stay.
-        until(REPAIR, || match node.status().repairs_by_kind.get(&ObjectKind::Masquerade) {
-            Some(counted) if *counted == repairs => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
-    fs::remove_file(&node.subnet_file).unwrap();
-    until(REPAIR, || node.subnet_file.exists().then_some(()).ok_or("no subnet.env".into()));
 }
 
 #[test]
