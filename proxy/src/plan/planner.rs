@@ -215,7 +215,7 @@ impl Planner {
         self.udp.take_slices_changed()
     }
 
-    /// Endpoints that no longer serve any UDP Service port, where others do in their stead, since the last call: whose
+    /// Endpoints that no UDP Service port has any more, where it has others in their stead, since the last call: whose
     /// connected sockets to close.
     pub fn take_gone_udp_endpoints(&mut self) -> BTreeSet<SocketAddr> {
         self.udp.take_gone()

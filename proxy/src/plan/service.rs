@@ -11,6 +11,7 @@ use super::{
     frontends::frontends,
     policy::{Outcomes, outcomes},
     source_ranges::source_ranges,
+    udp,
 };
 use crate::model::{EndpointSlice, IpFamily, NodeTopology, Protocol, Service, ServicePort, ServicePortName};
 
@@ -19,8 +20,8 @@ use crate::model::{EndpointSlice, IpFamily, NodeTopology, Protocol, Service, Ser
 pub(super) struct ServicePlan {
     /// Each port in each family the Service has a ClusterIP of.
     pub(super) ports: Vec<ServicePortPlan>,
-    /// Of those the UDP ones, with the endpoints that serve them; sorted.
-    pub(super) udp: Vec<(PlanKey, Box<[SocketAddr]>)>,
+    /// Of those the UDP ones, with their endpoints.
+    pub(super) udp: Vec<(PlanKey, udp::Endpoints)>,
     pub(super) health_check: Option<HealthCheck>,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn plan_service(
             let candidates = candidates(slices, port, family);
             let port = plan_port(service, port, family, &candidates, topology, config);
             if port.key.port.protocol == Protocol::Udp {
-                plan.udp.push((port.key.clone(), serving(&candidates)));
+                plan.udp.push((port.key.clone(), udp_endpoints(&candidates)));
             }
             if service.health_check_node_port.is_some() {
                 // Terminating ones do not count, although they may still get traffic (11.3).
@@ -83,8 +84,14 @@ fn plan_port(
     }
 }
 
-/// Sorted, as candidates are.
-fn serving(candidates: &[Candidate<'_>]) -> Box<[SocketAddr]> {
-    let serving = candidates.iter().filter(|candidate| candidate.entry.serving);
-    serving.map(|candidate| SocketAddr::new(candidate.entry.address, candidate.port)).collect()
+fn udp_endpoints(candidates: &[Candidate<'_>]) -> udp::Endpoints {
+    let addresses = |wanted: fn(Candidate<'_>) -> bool| {
+        // Sorted, as candidates are.
+        let wanted = candidates.iter().copied().filter(|candidate| wanted(*candidate));
+        wanted.map(|candidate| SocketAddr::new(candidate.entry.address, candidate.port)).collect()
+    };
+    udp::Endpoints {
+        serving: addresses(|candidate| candidate.entry.serving),
+        usable: addresses(|candidate| candidate.entry.serving || candidate.is_ready()),
+    }
 }

@@ -33,38 +33,31 @@ pub(super) struct UdpEndpoints {
     gone: BTreeSet<SocketAddr>,
 }
 
+/// Endpoints of one UDP Service port. Both lists are sorted.
 #[derive(Debug, Default)]
-struct Endpoints {
-    /// Who serves, or while nobody does, who did last. Sorted.
-    last: Box<[SocketAddr]>,
-    nobody: bool,
+pub(super) struct Endpoints {
+    pub(super) serving: Box<[SocketAddr]>,
+    /// Those that serve, and those that are used although they do not (publishNotReadyAddresses, 10.8). Kept from before
+    /// while there are none.
+    pub(super) usable: Box<[SocketAddr]>,
 }
 
 impl Endpoints {
-    fn serving(&self) -> &[SocketAddr] {
-        if self.nobody { &[] } else { &self.last }
-    }
-
-    /// Returns who no longer serves while others do. Without others nobody is returned: a flow that can go nowhere else may
-    /// as well stay (10.6), until somebody serves again.
-    fn set(&mut self, serving: Box<[SocketAddr]>) -> Vec<SocketAddr> {
-        self.nobody = serving.is_empty();
-        if self.nobody {
+    /// Returns which are no longer usable while others are. Without others none is returned: a client that can go nowhere
+    /// else may as well stay (10.6), until there is somebody again.
+    fn replace(&mut self, new: Self) -> Vec<SocketAddr> {
+        self.serving = new.serving;
+        if new.usable.is_empty() {
             return Vec::new();
         }
-        let before = std::mem::replace(&mut self.last, serving);
-        before.into_iter().filter(|endpoint| self.last.binary_search(endpoint).is_err()).collect()
+        let before = std::mem::replace(&mut self.usable, new.usable);
+        before.into_iter().filter(|endpoint| self.usable.binary_search(endpoint).is_err()).collect()
     }
 }
 
 impl UdpEndpoints {
-    /// Replaces the serving endpoints of all UDP ports of a Service; `slices_changed`: because its EndpointSlices differ.
-    pub(super) fn replace(
-        &mut self,
-        service: &ServiceName,
-        ports: Vec<(PlanKey, Box<[SocketAddr]>)>,
-        slices_changed: bool,
-    ) {
+    /// Replaces the endpoints of all UDP ports of a Service; `slices_changed`: because its EndpointSlices differ.
+    pub(super) fn replace(&mut self, service: &ServiceName, ports: Vec<(PlanKey, Endpoints)>, slices_changed: bool) {
         let now = self.ports.range(first_key(service)..).map(|(key, _)| key);
         let now: Vec<_> = now.take_while(|key| key.port.service == *service).cloned().collect();
         if slices_changed {
@@ -74,27 +67,27 @@ impl UdpEndpoints {
         for key in now.iter().filter(|key| ports.iter().all(|(kept, _)| kept != *key)) {
             self.ports.remove(key);
         }
-        for (key, serving) in ports {
-            self.gone.extend(self.ports.entry(key).or_default().set(serving));
+        for (key, endpoints) in ports {
+            self.gone.extend(self.ports.entry(key).or_default().replace(endpoints));
         }
     }
 
     /// Serving endpoints by port.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PlanKey, &[SocketAddr])> {
-        self.ports.iter().map(|(key, endpoints)| (key, endpoints.serving()))
+        self.ports.iter().map(|(key, endpoints)| (key, &*endpoints.serving))
     }
 
     pub(super) fn take_slices_changed(&mut self) -> BTreeSet<PlanKey> {
         std::mem::take(&mut self.slices_changed)
     }
 
-    /// Endpoints that went, without those that still serve some UDP port: who uses them through that one may go on. Walks
-    /// over all UDP ports if there are any.
+    /// Endpoints that went, without those that some UDP port still has: who uses them through that one may go on. Walks over
+    /// all UDP ports if there are any.
     pub(super) fn take_gone(&mut self) -> BTreeSet<SocketAddr> {
         let mut gone = std::mem::take(&mut self.gone);
         if !gone.is_empty() {
-            for serving in self.ports.values().flat_map(Endpoints::serving) {
-                gone.remove(serving);
+            for usable in self.ports.values().flat_map(|endpoints| &endpoints.usable) {
+                gone.remove(usable);
             }
         }
         gone

@@ -114,6 +114,17 @@ fn rule_10_6_nobody_is_gone_while_nobody_serves() {
 }
 
 #[test]
+fn rule_10_8_endpoints_that_are_used_without_serving_are_gone_when_they_go() {
+    let published = "10.1.0.1 ready not-serving";
+    let mut world = dns(&[published, "10.1.0.2"]);
+    assert_eq!(serving(&world, IpFamily::V4), ["dns:dns/UDP IPv4: 10.1.0.2:5353"]);
+    world.apply(slice_of("dns", "a", PORTS, &[published, "10.1.0.3"]));
+    assert_eq!(gone(&mut world), ["10.1.0.2:5353"]);
+    world.apply(slice_of("dns", "a", PORTS, &["10.1.0.3"]));
+    assert_eq!(gone(&mut world), ["10.1.0.1:5353"]);
+}
+
+#[test]
 fn an_endpoint_of_two_services_is_gone_when_both_lost_it() {
     let other = "{clusterIP: 10.0.0.11, ports: [{name: dns, port: 53, protocol: UDP}]}";
     let mut world = dns(&["10.1.0.1", "10.1.0.2"]);
