@@ -48,6 +48,17 @@ impl Binaries {
     }
 }
 
+impl Binaries {
+    /// Another program of the same build.
+    pub(crate) fn beside(&self, name: &str) -> Result<PathBuf> {
+        let path = self.agent.with_file_name(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        bail!("missing {}: run `cargo xtask test`, which builds it, or set {VARIABLE}", path.display())
+    }
+}
+
 /// `target/debug` for `target/debug/deps/x-1234` (a test) and for `target/debug/x` (a program).
 fn target_directory(executable: &Path) -> PathBuf {
     let parent = executable.parent().unwrap_or(Path::new("."));

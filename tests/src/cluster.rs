@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Binaries, Manifests, Node, Place, Run, eventually, ip, node::NodeSpec, run::create_netns, secs};
+use crate::{
+    ApiServer, Binaries, Manifests, Node, Place, Run, eventually, ip, node::NodeSpec, run::create_netns, secs,
+};
 
 /// Address of the outside host on the underlay (TEST-NET-1, RFC 5737).
 pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
@@ -25,6 +27,7 @@ pub struct ClusterBuilder {
     dual_stack: bool,
     agents: bool,
     alone: bool,
+    api_server: bool,
     agent_flags: Vec<(String, String)>,
 }
 
@@ -53,6 +56,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// Agents get their objects from an API server on the outside host, instead of the directory.
+    pub fn api_server(mut self) -> Self {
+        self.api_server = true;
+        self
+    }
+
     /// Sets a flag of every agent, instead of the kit's value: `("--proxy-mode", "nftables")`.
     pub fn agent_flag(mut self, name: &str, value: &str) -> Self {
         self.agent_flags.push((name.to_owned(), value.to_owned()));
@@ -63,13 +72,23 @@ impl ClusterBuilder {
     ///
     /// # Errors
     /// Not root, a program is missing, an agent does not get ready (with its log).
-    pub fn build(self) -> Result<Cluster> {
+    pub fn build(mut self) -> Result<Cluster> {
         let binaries = Binaries::locate()?;
         let lock = lock(self.alone)?;
         let run = Run::start(&binaries)?;
-        let source = Manifests::create(run.directory().join("source"))?;
         wire(&run)?;
         let outside = host(&run, &binaries, "outside", OUTSIDE_V4, OUTSIDE_V6)?;
+        let api_server = if self.api_server {
+            let server = ApiServer::start(&outside, OUTSIDE_V4, &binaries)?;
+            let kubeconfig = write_kubeconfig(&run.directory(), &server.url())?;
+            // First, so that a test's own flags win.
+            let flags = [("--source", "kube".to_owned()), ("--kubeconfig", kubeconfig.display().to_string())];
+            self.agent_flags.splice(0..0, flags.map(|(name, value)| (name.to_owned(), value)));
+            Some(server)
+        } else {
+            None
+        };
+        let source = Manifests::create(run.directory().join("source"), api_server)?;
         let net_conf = write_net_conf(&run.directory(), self.dual_stack)?;
         let leases = run.directory().join("leases");
         fs::create_dir_all(&leases)?;
@@ -110,7 +129,14 @@ pub struct Cluster {
 impl Cluster {
     /// One node with agent, IPv4 pods.
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder { nodes: 1, dual_stack: false, agents: true, alone: false, agent_flags: Vec::new() }
+        ClusterBuilder {
+            nodes: 1,
+            dual_stack: false,
+            agents: true,
+            alone: false,
+            api_server: false,
+            agent_flags: Vec::new(),
+        }
     }
 
     /// Node `number`, counted from 1.
@@ -131,9 +157,17 @@ impl Cluster {
         &self.outside
     }
 
-    /// The directory that the agents read Kubernetes objects from.
+    /// The Kubernetes objects.
     pub fn manifests(&self) -> &Manifests {
         &self.source
+    }
+
+    /// The API server, to kill and restart.
+    ///
+    /// # Panics
+    /// The cluster was built without [`ClusterBuilder::api_server`].
+    pub fn api_server(&mut self) -> &mut ApiServer {
+        self.source.api_server().expect("the cluster has an API server")
     }
 
     /// Name and directory.
@@ -238,6 +272,20 @@ fn node_addresses(number: usize) -> Result<(Ipv4Addr, Ipv6Addr)> {
     };
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last));
     Ok((Ipv4Addr::new(192, 0, 2, last), v6))
+}
+
+fn write_kubeconfig(directory: &Path, url: &str) -> Result<PathBuf> {
+    let kubeconfig = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": url}}],
+        "users": [{"name": "weft", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "weft"}}],
+        "current-context": "test",
+    });
+    let path = directory.join("kubeconfig");
+    fs::write(&path, kubeconfig.to_string()).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
 }
 
 fn write_net_conf(directory: &Path, dual_stack: bool) -> Result<PathBuf> {

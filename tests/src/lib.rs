@@ -20,6 +20,7 @@
 //! Ctrl-C, `kill -9`), and then removes all of it; see [`Run`].
 
 mod agent;
+mod api_server;
 mod binaries;
 mod cluster;
 mod cni;
@@ -34,6 +35,7 @@ mod traffic;
 mod wait;
 
 pub use agent::Agent;
+pub use api_server::ApiServer;
 pub use binaries::Binaries;
 pub use cluster::{Cluster, ClusterBuilder, OUTSIDE_V4};
 pub use node::Node;

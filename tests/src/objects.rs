@@ -1,4 +1,4 @@
-//! The directory that agents read Kubernetes objects from.
+//! The Kubernetes objects of a cluster: a directory of manifests, and an API server when the cluster has one.
 
 use std::{
     fs,
@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
-use crate::Pod;
+use crate::{ApiServer, Pod};
 
 /// A port of an EndpointSlice.
 #[derive(Clone, Debug)]
@@ -28,21 +29,23 @@ impl SlicePort {
     }
 }
 
-/// Manifests, one file a name; each write is atomic, as `kubectl` would be.
+/// Manifests, one file a name; each write is atomic. With an API server they are applied there too, as
+/// `kubectl apply --prune` would: what a file no longer holds is deleted.
 #[derive(Debug)]
 pub struct Manifests {
     directory: PathBuf,
     staging: PathBuf,
     counter: AtomicU64,
+    api_server: Option<ApiServer>,
 }
 
 impl Manifests {
-    pub(crate) fn create(directory: PathBuf) -> Result<Self> {
+    pub(crate) fn create(directory: PathBuf, api_server: Option<ApiServer>) -> Result<Self> {
         let staging = directory.with_extension("staging");
         for path in [&directory, &staging] {
             fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
         }
-        Ok(Self { directory, staging, counter: AtomicU64::new(0) })
+        Ok(Self { directory, staging, counter: AtomicU64::new(0), api_server })
     }
 
     /// The directory.
@@ -50,11 +53,50 @@ impl Manifests {
         &self.directory
     }
 
+    /// The API server, if the cluster has one.
+    pub fn api_server(&mut self) -> Option<&mut ApiServer> {
+        self.api_server.as_mut()
+    }
+
     /// Writes or replaces `file`.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or the API server refuses it.
     pub fn apply(&self, file: &str, yaml: &str) -> Result<()> {
+        let before = self.objects(file)?;
+        self.write(file, yaml)?;
+        let Some(api_server) = &self.api_server else { return Ok(()) };
+        let after = self.objects(file)?;
+        after.iter().try_for_each(|object| api_server.apply(object))?;
+        let gone = before.iter().filter(|old| !after.iter().any(|new| is_same(old, new)));
+        gone.into_iter().try_for_each(|object| api_server.delete(object))
+    }
+
+    /// Applies all files again, to an API server that lost them.
+    ///
+    /// # Errors
+    /// The API server refuses one.
+    pub fn apply_again(&self) -> Result<()> {
+        let Some(api_server) = &self.api_server else { return Ok(()) };
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            self.objects(&name.to_string_lossy())?.iter().try_for_each(|object| api_server.apply(object))?;
+        }
+        Ok(())
+    }
+
+    /// The objects in a file; none if there is no such file, or no API server that would want them.
+    fn objects(&self, file: &str) -> Result<Vec<Value>> {
+        let path = self.directory.join(file);
+        if self.api_server.is_none() || !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("parse {file}"))?;
+        Ok(objects.into_iter().filter(Value::is_object).collect())
+    }
+
+    fn write(&self, file: &str, yaml: &str) -> Result<()> {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let staged = self.staging.join(format!("{number}-{file}"));
         fs::write(&staged, yaml).with_context(|| format!("write {}", staged.display()))?;
@@ -62,11 +104,14 @@ impl Manifests {
         fs::rename(&staged, &path).with_context(|| format!("rename to {}", path.display()))
     }
 
-    /// Removes `file`.
+    /// Removes `file` and its objects.
     ///
     /// # Errors
     /// It is not there.
     pub fn delete(&self, file: &str) -> Result<()> {
+        if let Some(api_server) = &self.api_server {
+            self.objects(file)?.iter().try_for_each(|object| api_server.delete(object))?;
+        }
         let path = self.directory.join(file);
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
     }
@@ -99,6 +144,13 @@ impl Manifests {
         }
         self.apply(&format!("endpoints-{service}.yaml"), &yaml)
     }
+}
+
+/// Whether two objects have the same kind, namespace and name.
+fn is_same(one: &Value, other: &Value) -> bool {
+    ["/kind", "/metadata/namespace", "/metadata/name"]
+        .iter()
+        .all(|pointer| one.pointer(pointer) == other.pointer(pointer))
 }
 
 fn slice_head(service: &str, family: &str, ports: &[SlicePort]) -> String {

@@ -19,7 +19,7 @@ pub(crate) enum Profile {
 pub(crate) fn programs(profile: Profile) -> Result<PathBuf> {
     setup::setup()?;
     let mut cargo = step::cargo();
-    cargo.args(["build", "--bins", "-p", "weft", "-p", "weft-cni", "-p", "weft-tests"]);
+    cargo.args(["build", "--bins", "-p", "weft", "-p", "weft-cni", "-p", "weft-tests", "-p", "weft-test-apiserver"]);
     let directory = match profile {
         Profile::Dev => "debug",
         Profile::Release => {

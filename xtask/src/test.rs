@@ -85,7 +85,7 @@ struct Total {
 impl Total {
     /// Adds a line such as `test result: ok. 5 passed; 0 failed; 0 ignored; ...` (ok may be coloured).
     fn count(&mut self, line: &str) {
-        if !line.starts_with("test result:") {
+        if !line.starts_with("test result: ") {
             return;
         }
         let words: Vec<&str> = line.split([' ', ';']).filter(|word| !word.is_empty()).collect();

@@ -1,6 +1,7 @@
 //! Clusters with real agents and real packets.
 
 mod fixture;
+mod kube;
 mod network;
 mod operation;
 mod resilience;

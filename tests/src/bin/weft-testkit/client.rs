@@ -135,9 +135,10 @@ fn udp_socket(target: SocketAddr, timeout: Duration) -> Result<UdpSocket, Reques
 fn bind_fresh_port(any: IpAddr) -> io::Result<UdpSocket> {
     static USED: AtomicU32 = AtomicU32::new(0);
     loop {
-        // Processes that follow each other start in different places.
+        // Processes that follow each other start in different places. Above 32,767, as Linux has it: a node port is no
+        // port that a client comes from.
         let number = std::process::id().wrapping_mul(640).wrapping_add(USED.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(20_000 + number % 40_000).unwrap_or(0);
+        let port = u16::try_from(33_000 + number % 27_000).unwrap_or(0);
         match UdpSocket::bind((any, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,
