@@ -185,6 +185,3 @@ pub(super) async fn renew(store: &Store, held: &Held) -> Result<Option<Held>, Le
     let renewed = with_grant(store, lease, async |lease, id| store.rewrite(record, lease, id).await).await?;
     Ok(renewed.map(|(_, held)| held))
 }
-
-#[cfg(test)]
-mod tests;

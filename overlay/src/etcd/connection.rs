@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,57 +26,76 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 
 pub(super) struct Connection {
     config: EtcdConfig,
-    client: Mutex<Option<Client>>,
+    current: Mutex<Current>,
+}
+
+#[derive(Clone, Default)]
+struct Current {
+    client: Option<Client>,
+    /// Index of the member that answered last; it is tried first.
+    member: usize,
 }
 
 impl Connection {
     pub(super) fn new(config: EtcdConfig) -> Self {
-        Self { config, client: Mutex::default() }
+        Self { config, current: Mutex::default() }
     }
 
     pub(super) fn config(&self) -> &EtcdConfig {
         &self.config
     }
 
-    /// Asks etcd. What fails on the connection there was is tried once more on a new one: the members, the certificates or
-    /// the token may have changed. So `ask` may happen twice although only one answer arrives.
+    /// Asks the member that answered last, and if it fails each member once on a new connection: members, certificates or
+    /// the token may have changed. So `ask` may be carried out twice although only one answer arrives.
+    ///
+    /// Each client has one member only: given several, the crate's balancer hands out one that refuses connections too.
     pub(super) async fn ask<T, F>(&self, doing: &str, ask: impl Fn(Client) -> F) -> Result<T, LeaseError>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let last = self.client().clone();
-        if let Some(client) = last {
-            match answer(doing, ask(client)).await {
+        let members = self.config.endpoints.len();
+        let Current { client, member } = self.current().clone();
+        let first = if client.is_some() { member + 1 } else { member };
+        let connected = client.map(|client| (member, Some(client)));
+        let anew = (first..first + members).map(|member| (member % members, None));
+        let mut failure = None;
+        for (member, client) in connected.into_iter().chain(anew) {
+            match self.ask_member(member, client, doing, &ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    debug!(%error, "connecting to etcd again");
-                    self.client().take();
+                    debug!(%error, "trying again or elsewhere");
+                    self.current().client = None;
+                    failure = Some(error);
                 }
             }
         }
-        let options = self.options()?;
-        let connect = Client::connect(&self.config.endpoints, Some(options));
-        let client = answer(&format!("connect to {}", self.endpoints()), connect).await?;
-        let result = answer(doing, ask(client.clone())).await;
-        if result.is_ok() {
-            self.client().replace(client);
-        }
-        result.map_err(|error| match error {
-            // A member that refuses connections is waited for as well.
-            LeaseError::NoAnswer { doing, waited } => {
-                LeaseError::NoAnswer { doing: format!("{doing} at {}", self.endpoints()), waited }
-            }
-            other => other,
-        })
+        Err(failure.unwrap_or_else(|| LeaseError::NoAnswer { doing: doing.to_owned(), waited: Duration::ZERO }))
     }
 
-    fn client(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
-        // A client is whole at any time.
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn ask_member<T, F>(
+        &self,
+        member: usize,
+        client: Option<Client>,
+        doing: &str,
+        ask: impl Fn(Client) -> F,
+    ) -> Result<T, LeaseError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let name = &self.config.endpoints[member];
+        let doing = format!("{doing} in etcd at {name}");
+        let client = match client {
+            Some(client) => client,
+            None => answer(&doing, Client::connect([name], Some(self.options()?))).await?,
+        };
+        let answer = answer(&doing, ask(client.clone())).await?;
+        *self.current() = Current { client: Some(client), member };
+        Ok(answer)
     }
 
-    fn endpoints(&self) -> String {
-        self.config.endpoints.join(",")
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // It is whole at any time.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn options(&self) -> Result<ConnectOptions, LeaseError> {
@@ -116,7 +135,7 @@ fn read(path: &Path) -> Result<Vec<u8>, LeaseError> {
 async fn answer<T>(doing: &str, asked: impl Future<Output = Result<T, Error>>) -> Result<T, LeaseError> {
     match timeout(ANSWER, asked).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(LeaseError::Backend { doing: format!("{doing} in etcd"), source: source.into() }),
-        Err(_) => Err(LeaseError::NoAnswer { doing: format!("{doing} in etcd"), waited: ANSWER }),
+        Ok(Err(source)) => Err(LeaseError::Backend { doing: doing.to_owned(), source: source.into() }),
+        Err(_) => Err(LeaseError::NoAnswer { doing: doing.to_owned(), waited: ANSWER }),
     }
 }
