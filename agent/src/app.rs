@@ -238,7 +238,7 @@ async fn remove_everything(config: Config) -> anyhow::Result<()> {
     }
     if let Some(overlay) = &config.overlay {
         let settings = CleanupConfig {
-            vni: overlay.net_conf.backend.vni,
+            net_conf: overlay.net_conf.clone(),
             subnet_file: config.paths.subnet_file.clone(),
             node_name: config.node_name.clone(),
         };

@@ -7,7 +7,7 @@ use weft_netlink::{AddressOptions, FdbEntry, IfIndex, Neighbour, Netlink, VxlanS
 use crate::{
     family::Family,
     lease::Mac,
-    observe::{Devices, peer_route, unreachable_route},
+    observe::{Devices, direct_route, peer_route, unreachable_route},
     plan::{Action, Desired, Device, Observed, Step, Subject},
 };
 
@@ -50,7 +50,8 @@ pub(crate) fn apply(
         let Some(wanted) = desired.families.get(&family) else {
             continue;
         };
-        match carry_out(netlink, &wanted.device, family, &step.action, devices) {
+        let device = wanted.device.as_ref().map_or("", |device| &device.name);
+        match carry_out(netlink, device, family, &step.action, devices) {
             Ok(()) => observed.record(step),
             Err(error) => {
                 stopped.insert((family, subject));
@@ -63,7 +64,7 @@ pub(crate) fn apply(
 
 fn carry_out(
     netlink: &Netlink,
-    device: &Device,
+    device: &str,
     family: Family,
     action: &Action,
     devices: &mut Devices,
@@ -81,11 +82,19 @@ fn carry_out(
         Action::RemoveUnreachable(network) => {
             return Ok(netlink.delete_route(&unreachable_route(*network))?);
         }
+        Action::ReplaceDirect(network, hop) => return Ok(netlink.replace_route(&direct_route(*network, *hop))?),
+        Action::RemoveDirect(network, hop) => return Ok(netlink.delete_route(&direct_route(*network, *hop))?),
+        Action::RemoveOldDevice(name) => {
+            return Ok(match netlink.link_by_name(name)? {
+                Some(link) => netlink.delete_link(link.index)?,
+                None => (),
+            });
+        }
         _ => {}
     }
     let link = *devices
         .get(&family)
-        .ok_or_else(|| ApplyError::NoDevice { action: action.to_string(), device: device.name.clone() })?;
+        .ok_or_else(|| ApplyError::NoDevice { action: action.to_string(), device: device.to_owned() })?;
     if *action == Action::DeleteDevice {
         netlink.delete_link(link)?;
         devices.remove(&family);
@@ -120,9 +129,13 @@ fn on_device(netlink: &Netlink, link: IfIndex, action: &Action) -> weft_netlink:
         }
         Action::ReplaceRoute(destination) => netlink.replace_route(&peer_route(*destination, link)),
         Action::RemoveRoute(destination) => netlink.delete_route(&peer_route(*destination, link)),
-        Action::CreateDevice(_) | Action::DeleteDevice | Action::AddUnreachable(_) | Action::RemoveUnreachable(_) => {
-            Ok(())
-        }
+        Action::CreateDevice(_)
+        | Action::DeleteDevice
+        | Action::AddUnreachable(_)
+        | Action::RemoveUnreachable(_)
+        | Action::ReplaceDirect(..)
+        | Action::RemoveDirect(..)
+        | Action::RemoveOldDevice(_) => Ok(()),
     }
 }
 

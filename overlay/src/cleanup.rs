@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use weft_netlink::{LinkKind, Netlink, RouteFilter};
 
-use crate::{family::Family, lease::LeaseManager, netconf, observe, packet_filter, subnet_env::SubnetEnv};
+use crate::{family::Family, lease::LeaseManager, netconf::NetConf, observe, packet_filter, subnet_env::SubnetEnv};
 
 /// What to remove.
 #[derive(Clone, Debug)]
 pub struct CleanupConfig {
-    /// VNI of the devices.
-    pub vni: u32,
+    /// The configuration the node ran with.
+    pub net_conf: NetConf,
     /// Where `subnet.env` is.
     pub subnet_file: PathBuf,
     /// The node whose lease is given back.
@@ -37,9 +37,13 @@ pub async fn cleanup(config: &CleanupConfig, leases: Option<&dyn LeaseManager>) 
     let mut teardown = Teardown::default();
     match Netlink::open() {
         Ok(netlink) => {
-            for family in Family::ALL {
-                let device = netconf::device_name(config.vni, family);
-                teardown.note(remove_device(&netlink, &device));
+            if let Some(vxlan) = config.net_conf.backend.vxlan() {
+                for family in Family::ALL {
+                    teardown.note(remove_device(&netlink, &vxlan.device_name(family)));
+                }
+            }
+            if config.net_conf.backend.routes_directly() {
+                teardown.note(remove_direct(&netlink, &config.net_conf));
             }
             teardown.note(remove_unreachable(&netlink));
         }
@@ -67,6 +71,20 @@ fn remove_device(netlink: &Netlink, name: &str) -> weft_netlink::Result<Option<S
         // Not a VXLAN device: not made by us.
         _ => Ok(None),
     }
+}
+
+/// Plain routes to peers: all in the pod network that have the form of ours.
+fn remove_direct(netlink: &Netlink, net_conf: &NetConf) -> weft_netlink::Result<Option<String>> {
+    let mut removed = Vec::new();
+    let networks: Vec<_> =
+        net_conf.families().filter_map(|family| net_conf.network(family)).map(|network| network.network).collect();
+    for route in netlink.routes(&RouteFilter::default())? {
+        if networks.iter().any(|network| observe::direct_hop(&route, *network, None).is_some()) {
+            netlink.delete_route(&route)?;
+            removed.push(format!("route {}", route.destination));
+        }
+    }
+    Ok((!removed.is_empty()).then(|| removed.join(", ")))
 }
 
 fn remove_unreachable(netlink: &Netlink) -> weft_netlink::Result<Option<String>> {

@@ -11,7 +11,7 @@ use crate::{
     family::{self, Family},
     interface::Underlay,
     observe::{self, Devices},
-    plan::{Desired, Observed, ObservedFamily},
+    plan::{Desired, DesiredFamily, Observed, ObservedFamily, Reach},
 };
 
 /// What the agent believes is so.
@@ -20,6 +20,7 @@ pub(crate) struct Known<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) devices: &'a Devices,
     pub(crate) underlay: &'a BTreeMap<Family, Underlay>,
+    pub(crate) reach: &'a Reach,
 }
 
 impl Known<'_> {
@@ -48,18 +49,25 @@ impl Known<'_> {
         self.observed.families.get(&self.family_of(link)?)
     }
 
+    fn routes_directly(&self) -> bool {
+        self.desired.families.values().any(|state| state.routes_directly)
+    }
+
     fn is_underlay(&self, link: IfIndex) -> bool {
         self.underlay.values().any(|underlay| underlay.link == link)
     }
 
     fn link_changed(&self, link: &Link) -> bool {
-        let ours = self.desired.families.iter().find(|(_, state)| state.device.name == link.name);
+        let is_ours = |state: &DesiredFamily| state.device.as_ref().is_some_and(|device| device.name == link.name);
+        let ours = self.desired.families.iter().find(|(_, state)| is_ours(state));
         if let Some((family, _)) = ours {
             let known = self.observed.families.get(family).and_then(|state| state.device.as_ref());
             return self.devices.get(family) != Some(&link.index) || known != Some(&observe::device(link));
         }
         // Renamed, or the interface below got another MTU.
         self.family_of(link.index).is_some()
+            // Routes through an interface go silently when it goes down.
+            || (self.is_underlay(link.index) && self.routes_directly())
             || self.underlay.values().any(|underlay| {
                 (underlay.link == link.index && underlay.mtu != link.mtu)
                     || (underlay.name == link.name && underlay.link != link.index)
@@ -96,8 +104,28 @@ impl Known<'_> {
         if device.is_some_and(|device| observe::is_peer_route(route, *device)) {
             return state.routes.contains(&route.destination) != present;
         }
+        let Some(desired) = self.desired.families.get(&family).filter(|state| state.routes_directly) else {
+            return self.replaces_ours(state, route, present);
+        };
+        if let Some(hop) = observe::direct_hop(route, desired.network, device.copied()) {
+            return (state.direct.get(&route.destination) == Some(&hop)) != present;
+        }
+        // Another way to a peer: it may be directly connected now, or no longer.
+        self.reach_may_change(desired, route) || self.replaces_ours(state, route, present)
+    }
+
+    fn reach_may_change(&self, desired: &DesiredFamily, route: &Route) -> bool {
+        // Routes of pods and of pod subnets are no way to a node.
+        !family::covers(desired.network, route.destination)
+            && self.reach.keys().any(|address| route.destination.contains(*address))
+    }
+
+    fn replaces_ours(&self, state: &ObservedFamily, route: &Route, present: bool) -> bool {
         // Somebody replaced one of ours: the kernel reports the new one only.
-        present && route.metric.is_none() && route.kind != RouteKind::Local && state.routes.contains(&route.destination)
+        present
+            && route.metric.is_none()
+            && route.kind != RouteKind::Local
+            && (state.routes.contains(&route.destination) || state.direct.contains_key(&route.destination))
     }
 
     fn neighbour(&self, neighbour: &Neighbour, present: bool) -> bool {

@@ -23,11 +23,16 @@ pub(crate) fn ensure(
     for (family, state) in &desired.families {
         // An advertised prefix on the VXLAN device would be another node's mistake or an attack; flannel sets it too. A
         // kernel without IPv6 has no such parameter.
-        changed += set_if(now, &format!("net/ipv6/conf/{}/accept_ra", state.device.name), "0", |value| value != "0")?;
+        let device = state.device.as_ref().map(|device| device.name.as_str());
+        if let Some(device) = device {
+            changed += set_if(now, &format!("net/ipv6/conf/{device}/accept_ra"), "0", |value| value != "0")?;
+        }
         match family {
             Family::V4 => {
                 changed += set_if(now, "net/ipv4/ip_forward", "1", |value| value != "1")?;
-                changed += loosen_reverse_path(&state.device.name, now)?;
+                if let Some(device) = device {
+                    changed += loosen_reverse_path(device, now)?;
+                }
             }
             Family::V6 => {
                 if let Some(underlay) = underlay.get(family) {

@@ -10,7 +10,7 @@ use crate::{
     family::Family,
     interface::Underlay,
     lease::{Lease, LeaseAttributes, LeaseError, LeaseManager, LeaseRequest, LeaseSnapshot, Mac, Subnets, VtepData},
-    plan::VXLAN,
+    netconf::Vxlan,
     reconcile::Settings,
     subnet_env::SubnetEnv,
 };
@@ -50,7 +50,7 @@ impl Joiner<'_> {
         let mut attributes = LeaseAttributes {
             public_ip: None,
             public_ipv6: None,
-            backend_type: VXLAN.into(),
+            backend_type: self.settings.net_conf.backend.kind().into(),
             backend_data: None,
             backend_v6_data: None,
         };
@@ -58,8 +58,9 @@ impl Joiner<'_> {
         // Addresses alone are enough to recognise the node; the lease then tells the MACs that peers know.
         let request = lease_request(self.settings, self.underlay, attributes.clone(), preferred);
         let own = self.leases.own(&request).await?;
-        for family in self.settings.net_conf.families() {
-            let vtep = VtepData { vni: self.settings.net_conf.backend.vni, mac: self.mac(family, own.as_ref())? };
+        let vxlan = self.settings.net_conf.backend.vxlan();
+        for (family, vxlan) in self.settings.net_conf.families().zip(vxlan.into_iter().cycle()) {
+            let vtep = VtepData { vni: vxlan.vni, mac: self.mac(vxlan, family, own.as_ref())? };
             match family {
                 Family::V4 => attributes.backend_data = Some(vtep),
                 Family::V6 => attributes.backend_v6_data = Some(vtep),
@@ -78,8 +79,8 @@ impl Joiner<'_> {
     }
 
     /// The MAC of the device that exists (a running flannel's, perhaps), or the one peers know from the lease, or a new one.
-    fn mac(&self, family: Family, own: Option<&Lease>) -> Result<Mac, JoinError> {
-        let name = self.settings.net_conf.backend.device_name(family);
+    fn mac(&self, vxlan: &Vxlan, family: Family, own: Option<&Lease>) -> Result<Mac, JoinError> {
+        let name = vxlan.device_name(family);
         let device = self
             .netlink
             .link_by_name(&name)?

@@ -13,6 +13,7 @@ mod family;
 mod forwarding;
 mod interface;
 mod join;
+mod kube;
 mod lease;
 mod netconf;
 mod observe;
@@ -25,6 +26,7 @@ mod start;
 mod status;
 mod subnet_env;
 
+pub use self::kube::{AnnotationPrefix, AnnotationPrefixError, KubeLeaseConfig, KubeLeases};
 pub use cleanup::{CleanupConfig, CleanupError, cleanup};
 pub use dir::DirLeases;
 pub use etcd::{ClientCertificate, EtcdConfig, EtcdLeases, EtcdUser};
@@ -34,7 +36,7 @@ pub use lease::{
     Lease, LeaseAttributes, LeaseError, LeaseFuture, LeaseKeyError, LeaseManager, LeaseRequest, LeaseSnapshot,
     LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,
 };
-pub use netconf::{NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
+pub use netconf::{Backend, NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
 pub use packet_filter::ConntrackBypass;
 pub use plan::ObjectKind;
 pub use pool::SubnetPool;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnetwork::IpNetwork;
 use weft_netlink::{
     IfIndex, Link, LinkKind, Neighbour, NeighbourState, Netlink, Route, RouteFilter, RouteKind, RouteProtocol,
     TABLE_MAIN,
@@ -14,7 +15,8 @@ use weft_netlink::{
 use crate::{
     family::{self, Family},
     lease::Mac,
-    plan::{Desired, DesiredFamily, Observed, ObservedDevice, ObservedFamily, VxlanIdentity},
+    netconf,
+    plan::{Desired, DesiredFamily, NextHop, Observed, ObservedDevice, ObservedFamily, VxlanIdentity},
 };
 
 /// Marks our unreachable routes; the number is in no /etc/iproute2/rt_protos ('W').
@@ -33,13 +35,38 @@ pub(crate) type Devices = BTreeMap<Family, IfIndex>;
 pub(crate) fn observe(netlink: &Netlink, desired: &Desired) -> weft_netlink::Result<(Observed, Devices)> {
     let mut observed = Observed::default();
     let mut devices = Devices::new();
+    let links = netlink.links()?;
     for (family, desired) in &desired.families {
-        let link = netlink.link_by_name(&desired.device.name)?;
-        devices.extend(link.as_ref().map(|link| (*family, link.index)));
-        let state = observe_family(netlink, *family, desired, link.as_ref())?;
+        let name = desired.device.as_ref().map(|device| device.name.as_str());
+        let link = links.iter().find(|link| Some(link.name.as_str()) == name);
+        devices.extend(link.map(|link| (*family, link.index)));
+        let mut state = observe_family(netlink, *family, desired, link)?;
+        state.old_devices = old_devices(netlink, *family, desired, &links)?;
         observed.families.insert(*family, state);
     }
     Ok((observed, devices))
+}
+
+/// Devices with a name of flannel's, and an address that only an overlay of this pod network can have given them.
+fn old_devices(
+    netlink: &Netlink,
+    family: Family,
+    desired: &DesiredFamily,
+    links: &[Link],
+) -> weft_netlink::Result<BTreeSet<String>> {
+    let current = desired.device.as_ref().map(|device| device.name.as_str());
+    let mut names = BTreeSet::new();
+    for link in links.iter().filter(|link| Some(link.name.as_str()) != current) {
+        let LinkKind::Vxlan(vxlan) = &link.kind else { continue };
+        if link.name != netconf::device_name(vxlan.vni, family) {
+            continue;
+        }
+        let addresses = netlink.addresses(Some(link.index))?;
+        if addresses.iter().any(|entry| family::covers(desired.network, entry.address)) {
+            names.insert(link.name.clone());
+        }
+    }
+    Ok(names)
 }
 
 fn observe_family(
@@ -52,6 +79,10 @@ fn observe_family(
     let filter = RouteFilter { family: Some(netlink_family(family)), table: Some(TABLE_MAIN), link: None };
     let routes = netlink.routes(&filter)?;
     state.unreachable.extend(routes.iter().filter(|route| is_our_unreachable(route)).map(|route| route.destination));
+    state.direct = routes
+        .iter()
+        .filter_map(|route| Some((route.destination, direct_hop(route, desired.network, link.map(|link| link.index))?)))
+        .collect();
     let Some(link) = link else {
         return Ok(state);
     };
@@ -97,7 +128,7 @@ pub(crate) fn permanent_mac(neighbour: &Neighbour) -> Option<Mac> {
 }
 
 /// The route to a peer, exactly as flannel writes it (flannel.md 4.2).
-pub(crate) fn peer_route(destination: ipnetwork::IpNetwork, device: IfIndex) -> Route {
+pub(crate) fn peer_route(destination: IpNetwork, device: IfIndex) -> Route {
     let mut route = Route::new(destination);
     route.gateway = Some(destination.network());
     route.link = Some(device);
@@ -107,6 +138,24 @@ pub(crate) fn peer_route(destination: ipnetwork::IpNetwork, device: IfIndex) -> 
 
 pub(crate) fn is_peer_route(route: &Route, device: IfIndex) -> bool {
     *route == peer_route(route.destination, device)
+}
+
+/// The plain route to a directly connected peer, as flannel's host-gw and DirectRouting write it.
+pub(crate) fn direct_route(destination: IpNetwork, hop: NextHop) -> Route {
+    let mut route = Route::new(destination);
+    route.gateway = Some(hop.gateway);
+    route.link = IfIndex::new(hop.link);
+    route
+}
+
+/// Where a plain route inside the pod network leads; `None` for other routes.
+pub(crate) fn direct_hop(route: &Route, network: IpNetwork, device: Option<IfIndex>) -> Option<NextHop> {
+    let hop = NextHop { gateway: route.gateway?, link: route.link?.get() };
+    let ours = route.link != device
+        && family::covers(network, route.destination)
+        && !network.contains(hop.gateway)
+        && *route == direct_route(route.destination, hop);
+    ours.then_some(hop)
 }
 
 /// The route that keeps packets for unassigned pod addresses from leaving by the default route.

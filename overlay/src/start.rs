@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -16,7 +17,7 @@ use weft_netlink::{Event, Group, Monitor, Netlink, Stopper};
 use crate::{
     interface::{self, InterfaceChoice, InterfaceError},
     lease::LeaseManager,
-    netconf::NetConf,
+    netconf::{Backend, NetConf},
     packet_filter::ConntrackBypass,
     reconcile::{self, Settings},
     status::OverlayStatus,
@@ -63,6 +64,18 @@ pub enum StartError {
     /// No interface fits.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// `host-gw` behind a NAT: other nodes would send pods' packets to an address this node does not have.
+    #[error(
+        "backend host-gw cannot work behind a NAT: other nodes would route to {public_address}, but {interface} has {address}"
+    )]
+    BehindNat {
+        /// `--public-ip` or `--public-ipv6`.
+        public_address: IpAddr,
+        /// The external interface.
+        interface: String,
+        /// Its address.
+        address: IpAddr,
+    },
     /// The kernel's network state cannot be read.
     #[error(transparent)]
     Netlink(#[from] weft_netlink::Error),
@@ -118,6 +131,15 @@ pub fn start(
     let inventory = interface::inventory(&netlink)?;
     let families: Vec<_> = config.net_conf.families().collect();
     let underlay = interface::choose(&config.interface, families.into_iter(), &inventory)?;
+    if config.net_conf.backend == Backend::HostGw
+        && let Some(natted) = underlay.values().find(|underlay| underlay.address != underlay.public_address)
+    {
+        return Err(StartError::BehindNat {
+            public_address: natted.public_address,
+            interface: natted.name.clone(),
+            address: natted.address,
+        });
+    }
     // Before anything is read, so that no change falls between.
     let monitor = Monitor::open(&Group::ALL)?;
     let stopper = monitor.stopper();

@@ -14,7 +14,7 @@ pub struct OverlayStatus {
     pub ready: bool,
     /// What is wrong on this node itself.
     pub error: Option<String>,
-    /// `vxlan`.
+    /// `vxlan` or `host-gw`.
     pub backend: String,
     /// Where leases come from, such as `dir:/var/lib/weft/leases`.
     pub subnet_manager: String,
@@ -48,7 +48,7 @@ pub struct OverlayStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FamilyStatus {
-    /// Name of the VXLAN device.
+    /// Name of the VXLAN device; none with `host-gw`.
     pub device: Option<String>,
     /// Interface that carries the outer packets.
     pub interface: Option<String>,

@@ -1,5 +1,6 @@
 //! flannel's `net-conf.json`, parsed once into an immutable, valid [`NetConf`] (flannel.md section 3).
 
+mod backend;
 mod fields;
 #[cfg(test)]
 mod tests;
@@ -7,17 +8,16 @@ mod tests;
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
+pub(crate) use self::backend::device_name;
 use self::fields::Fields;
-pub use self::fields::NetConfError;
+pub use self::{
+    backend::{Backend, Vxlan},
+    fields::NetConfError,
+};
 use crate::{
     family::{self, Family},
     pool::SubnetPool,
 };
-
-/// Outer headers of a VXLAN packet over IPv4: IP 20 + UDP 8 + VXLAN 8 + inner Ethernet 14 (RFC 7348 section 5).
-const OVERHEAD_V4: u32 = 50;
-/// The same over IPv6, whose header has 40 bytes. flannel subtracts 50 here too and fragments (flannel-defects.md B.2).
-const OVERHEAD_V6: u32 = 70;
 
 /// Who decides which subnet a node gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct NetConf {
     /// `EnableNFTables`: with what masquerading is done; `None`: not said, whatever the host has.
     pub nftables: Option<bool>,
     /// How packets get from node to node.
-    pub backend: Vxlan,
+    pub backend: Backend,
 }
 
 /// The pod network of one family.
@@ -48,19 +48,6 @@ pub struct PodNetwork {
     pub network: IpNetwork,
     /// Where subnets are taken from; `None` with [`SubnetSource::Assigned`].
     pub pool: Option<SubnetPool>,
-}
-
-/// Options of the `vxlan` backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vxlan {
-    /// VXLAN network identifier, 0..=9,999,999 (0..=9,999 with IPv6: it is part of the device's name).
-    pub vni: u32,
-    /// UDP destination port; 0 = the kernel's, 8472.
-    pub port: u16,
-    /// MTU of the underlay to count from, in bytes; `None` = that of the external interface.
-    pub mtu: Option<u32>,
-    /// Group-based policy extension.
-    pub gbp: bool,
 }
 
 impl NetConf {
@@ -94,8 +81,8 @@ impl NetConf {
         let nftables = fields.raw("EnableNFTables").is_some().then(|| fields.boolean("EnableNFTables", false));
         let empty = Map::new();
         let backend = match fields.raw("Backend") {
-            None => vxlan(&empty, enabled_v6),
-            Some(Value::Object(object)) => vxlan(object, enabled_v6),
+            None => backend::parse(&empty, enabled_v6),
+            Some(Value::Object(object)) => backend::parse(object, enabled_v6),
             Some(other) => Err(vec![not_an_object("Backend", other)]),
         };
 
@@ -121,30 +108,6 @@ impl NetConf {
     /// The enabled families, IPv4 first.
     pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
         Family::ALL.into_iter().filter(|family| self.network(*family).is_some())
-    }
-}
-
-impl Vxlan {
-    /// Name of the VXLAN device of a family, as flannel names it.
-    pub fn device_name(&self, family: Family) -> String {
-        device_name(self.vni, family)
-    }
-
-    /// MTU of the VXLAN device over an interface of `underlay_mtu` bytes.
-    pub fn device_mtu(&self, family: Family, underlay_mtu: u32) -> u32 {
-        let overhead = match family {
-            Family::V4 => OVERHEAD_V4,
-            Family::V6 => OVERHEAD_V6,
-        };
-        self.mtu.unwrap_or(underlay_mtu).saturating_sub(overhead)
-    }
-}
-
-/// Name of the VXLAN device with that VNI.
-pub(crate) fn device_name(vni: u32, family: Family) -> String {
-    match family {
-        Family::V4 => format!("flannel.{vni}"),
-        Family::V6 => format!("flannel-v6.{vni}"),
     }
 }
 
@@ -239,47 +202,4 @@ fn bound(
     }
     fields.refuse(name, address, format!("the first address of a /{subnet_len} inside {network}"));
     None
-}
-
-/// 24 bits (RFC 7348), but it also becomes part of the device's name, which has room for 15 characters.
-fn vni(fields: &mut Fields<'_>, ipv6: bool) -> u32 {
-    let largest = if ipv6 { 9_999 } else { 9_999_999 };
-    fields.number("VNI", 0..=largest).and_then(|vni| u32::try_from(vni).ok()).unwrap_or(1)
-}
-
-fn vxlan(object: &Map<String, Value>, ipv6: bool) -> Result<Vxlan, Vec<NetConfError>> {
-    let mut fields = Fields::new("Backend.", object);
-    match fields.raw("Type") {
-        None => {}
-        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("vxlan") => {}
-        Some(other) => {
-            fields.refuse("Type", other, "\"vxlan\"; Weft has no other backend yet");
-            // The other options belong to that backend: checking them against vxlan's would only mislead.
-            return Err(fields.into_mistakes());
-        }
-    }
-    if fields.boolean("DirectRouting", false) {
-        fields.refuse("DirectRouting", "true", "false; Weft does not do direct routing yet");
-    }
-    // Every peer has a permanent entry, so there is nothing to learn; and what a device learns cannot be told from what
-    // somebody else wrote, which must be repaired.
-    if fields.boolean("Learning", false) {
-        fields.refuse("Learning", "true", "false; Weft writes every forwarding entry itself");
-    }
-    // 0 is the same as absent. The inner packet must still hold the family's minimum: 68 (RFC 791), 1280 (RFC 8200).
-    let smallest = if ipv6 { 1280 + OVERHEAD_V6 } else { 68 + OVERHEAD_V4 };
-    if let Some(mtu) = fields.raw("MTU").and_then(Value::as_u64)
-        && mtu != 0
-        && mtu < u64::from(smallest)
-    {
-        fields.refuse("MTU", mtu, format!("0 (that of the interface), or {smallest} to 65535"));
-    }
-    let conf = Vxlan {
-        vni: vni(&mut fields, ipv6),
-        port: fields.number("Port", 0..=65_535).and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
-        mtu: fields.number("MTU", 0..=65_535).and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| *mtu != 0),
-        gbp: fields.boolean("GBP", false),
-    };
-    let mistakes = fields.into_mistakes();
-    if mistakes.is_empty() { Ok(conf) } else { Err(mistakes) }
 }

@@ -17,8 +17,8 @@ fn defaults_are_those_of_flannel() {
     assert_eq!((pool.subnet_len, pool.first.to_string()), (24, "10.244.1.0".into()));
     assert_eq!(pool.last.to_string(), "10.244.255.0");
     assert_eq!(conf.ipv6, None);
-    let vxlan = Vxlan { vni: 1, port: 0, mtu: None, gbp: false };
-    assert_eq!(conf.backend, vxlan, "absent Backend is vxlan");
+    let vxlan = Vxlan { vni: 1, port: 0, mtu: None, gbp: false, direct_routing: false };
+    assert_eq!(conf.backend, Backend::Vxlan(vxlan), "absent Backend is vxlan");
 }
 
 #[test]
@@ -43,28 +43,30 @@ fn subnet_len_follows_the_size_of_the_network() {
 fn key_case_null_and_unknown_keys_do_not_matter() {
     let conf = parse(
         r#"{"network":"10.244.7.1/16","SUBNETLEN":26,"subnetmin":null,"Comment":"x",
-            "backend":{"type":"VXLAN","vni":42,"PORT":4789,"Mtu":1400,"gbp":true,"learning":false}}"#,
+            "backend":{"type":"VXLAN","vni":42,"PORT":4789,"Mtu":1400,"gbp":true,"learning":false,"directrouting":true}}"#,
     )
     .unwrap();
     assert_eq!(conf.ipv4.unwrap().network.to_string(), "10.244.0.0/16", "host bits are dropped");
     assert_eq!(conf.ipv4.unwrap().pool.unwrap().subnet_len, 26);
-    let vxlan = Vxlan { vni: 42, port: 4789, mtu: Some(1400), gbp: true };
-    assert_eq!(conf.backend, vxlan);
+    let vxlan = Vxlan { vni: 42, port: 4789, mtu: Some(1400), gbp: true, direct_routing: true };
+    assert_eq!(conf.backend, Backend::Vxlan(vxlan));
+    let host_gw = parse(r#"{"Network":"10.0.0.0/16","Backend":{"Type":"Host-GW"}}"#).unwrap();
+    assert_eq!((host_gw.backend.kind(), host_gw.backend.pod_mtu(Family::V4, 1500)), ("host-gw", 1500));
 }
 
 #[test]
 fn all_mistakes_are_reported_together() {
     let mistakes = parse(
         r#"{"EnableIPv6":"yes","Network":"10.244.0.0","SubnetLen":24,
-            "Backend":{"Type":"vxlan","VNI":16777216,"Port":-1,"MTU":60,"DirectRouting":true}}"#,
+            "Backend":{"Type":"vxlan","VNI":16777216,"Port":-1,"MTU":60,"DirectRouting":1}}"#,
     )
     .unwrap_err();
     let fields: Vec<_> = mistakes.iter().map(|m| m.field.as_str()).collect();
     assert_eq!(
         fields,
-        ["EnableIPv6", "Network", "Backend.DirectRouting", "Backend.MTU", "Backend.VNI", "Backend.Port"]
+        ["EnableIPv6", "Network", "Backend.MTU", "Backend.VNI", "Backend.Port", "Backend.DirectRouting"]
     );
-    assert_eq!(mistakes[4].to_string(), "Backend.VNI: 16777216 is not allowed; allowed: 0 to 9999999");
+    assert_eq!(mistakes[3].to_string(), "Backend.VNI: 16777216 is not allowed; allowed: 0 to 9999999");
 }
 
 #[test]
@@ -101,7 +103,8 @@ fn assigned_subnets_need_no_pool() {
 
 #[test]
 fn overhead_depends_on_the_outer_family() {
-    let vxlan = parse(r#"{"Network":"10.0.0.0/16"}"#).unwrap().backend;
+    let backend = parse(r#"{"Network":"10.0.0.0/16"}"#).unwrap().backend;
+    let vxlan = backend.vxlan().unwrap();
     assert_eq!(vxlan.device_mtu(Family::V4, 1500), 1450);
     assert_eq!(vxlan.device_mtu(Family::V6, 1500), 1430);
     assert_eq!(vxlan.device_name(Family::V6), "flannel-v6.1");

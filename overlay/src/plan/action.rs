@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 
-use super::state::Device;
+use super::state::{Device, NextHop};
 use crate::{family::Family, lease::Mac};
 
 /// One operation, and whom it serves.
@@ -38,12 +38,27 @@ pub(crate) enum Action {
     RemoveAddress(IpNetwork),
     AddUnreachable(IpNetwork),
     RemoveUnreachable(IpNetwork),
-    ReplaceNeighbour { address: IpAddr, mac: Mac },
-    RemoveNeighbour { address: IpAddr },
-    ReplaceFdb { mac: Mac, public_address: IpAddr },
-    RemoveFdb { mac: Mac, public_address: IpAddr },
+    ReplaceNeighbour {
+        address: IpAddr,
+        mac: Mac,
+    },
+    RemoveNeighbour {
+        address: IpAddr,
+    },
+    ReplaceFdb {
+        mac: Mac,
+        public_address: IpAddr,
+    },
+    RemoveFdb {
+        mac: Mac,
+        public_address: IpAddr,
+    },
     ReplaceRoute(IpNetwork),
     RemoveRoute(IpNetwork),
+    ReplaceDirect(IpNetwork, NextHop),
+    RemoveDirect(IpNetwork, NextHop),
+    /// A device of an older configuration, by name.
+    RemoveOldDevice(String),
 }
 
 /// Kinds of object that are repaired, for counting.
@@ -71,13 +86,19 @@ pub enum ObjectKind {
 impl Action {
     pub(crate) fn kind(&self) -> ObjectKind {
         match self {
-            Self::CreateDevice(_) | Self::DeleteDevice | Self::SetMac(_) | Self::SetMtu(_) | Self::SetUp => {
-                ObjectKind::Device
-            }
+            Self::CreateDevice(_)
+            | Self::DeleteDevice
+            | Self::SetMac(_)
+            | Self::SetMtu(_)
+            | Self::SetUp
+            | Self::RemoveOldDevice(_) => ObjectKind::Device,
             Self::AddAddress(_) | Self::RemoveAddress(_) => ObjectKind::Address,
-            Self::AddUnreachable(_) | Self::RemoveUnreachable(_) | Self::ReplaceRoute(_) | Self::RemoveRoute(_) => {
-                ObjectKind::Route
-            }
+            Self::AddUnreachable(_)
+            | Self::RemoveUnreachable(_)
+            | Self::ReplaceRoute(_)
+            | Self::RemoveRoute(_)
+            | Self::ReplaceDirect(..)
+            | Self::RemoveDirect(..) => ObjectKind::Route,
             Self::ReplaceNeighbour { .. } | Self::RemoveNeighbour { .. } => ObjectKind::Neighbour,
             Self::ReplaceFdb { .. } | Self::RemoveFdb { .. } => ObjectKind::Fdb,
         }
@@ -108,6 +129,9 @@ impl fmt::Display for Action {
             }
             Self::ReplaceRoute(destination) => write!(f, "replace route {destination}"),
             Self::RemoveRoute(destination) => write!(f, "remove route {destination}"),
+            Self::ReplaceDirect(destination, hop) => write!(f, "replace route {destination} via {}", hop.gateway),
+            Self::RemoveDirect(destination, hop) => write!(f, "remove route {destination} via {}", hop.gateway),
+            Self::RemoveOldDevice(name) => write!(f, "delete device {name} of an older configuration"),
         }
     }
 }

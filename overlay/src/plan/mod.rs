@@ -19,8 +19,8 @@ use ipnetwork::IpNetwork;
 pub use self::action::ObjectKind;
 pub(crate) use self::{
     action::{Action, Step, Subject},
-    desired::{Local, PeerProblem, VXLAN, desired},
-    state::{Desired, DesiredFamily, Device, Observed, ObservedDevice, ObservedFamily, Peer, VxlanIdentity},
+    desired::{Local, PeerProblem, Reach, desired},
+    state::{Desired, DesiredFamily, Device, NextHop, Observed, ObservedDevice, ObservedFamily, Peer, VxlanIdentity},
 };
 use crate::{family::Family, lease::Mac};
 
@@ -60,7 +60,9 @@ fn plan_family(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: Observe
 /// Returns what is left of `observed` once the device is as it should be.
 fn plan_device(steps: &mut Steps<'_>, desired: &DesiredFamily, mut observed: ObservedFamily) -> ObservedFamily {
     let before = steps.steps.len();
-    let want = &desired.device;
+    let Some(want) = &desired.device else {
+        return observed;
+    };
     match &observed.device {
         Some(have) if have.identity.as_ref() == Some(&want.identity) => {
             if have.mac != Some(want.mac) {
@@ -84,8 +86,7 @@ fn plan_device(steps: &mut Steps<'_>, desired: &DesiredFamily, mut observed: Obs
     for step in &steps.steps[before..] {
         observed.record(&step.action);
     }
-    let address = desired.vtep_address();
-    if !observed.addresses.contains(&address) {
+    if let Some(address) = desired.vtep_address().filter(|address| !observed.addresses.contains(address)) {
         steps.push(Subject::Node, Action::AddAddress(address));
     }
     observed
@@ -93,7 +94,16 @@ fn plan_device(steps: &mut Steps<'_>, desired: &DesiredFamily, mut observed: Obs
 
 fn plan_peer(steps: &mut Steps<'_>, subnet: IpNetwork, peer: &Peer, observed: &ObservedFamily) {
     let subject = Subject::Peer(subnet);
-    let (address, mac, public_address) = (subnet.network(), peer.mac, peer.public_address);
+    let address = subnet.network();
+    let (mac, public_address) = match *peer {
+        Peer::Tunnel { mac, public_address } => (mac, public_address),
+        Peer::Direct(hop) => {
+            if observed.direct.get(&subnet) != Some(&hop) {
+                steps.push(subject, Action::ReplaceDirect(subnet, hop));
+            }
+            return;
+        }
+    };
     if observed.neighbours.get(&address) != Some(&mac) {
         steps.push(subject, Action::ReplaceNeighbour { address, mac });
     }
@@ -111,11 +121,16 @@ fn remove_stale(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: &Obser
     // A neighbour that stays keeps its forwarding entry too.
     let undecided_macs: BTreeSet<Mac> =
         observed.neighbours.iter().filter(|(address, _)| is_undecided(**address)).map(|(_, mac)| *mac).collect();
-    let desired_fdb: BTreeMap<Mac, _> = desired.peers.values().map(|peer| (peer.mac, peer.public_address)).collect();
+    let desired_fdb: BTreeMap<Mac, _> = desired.peers.values().filter_map(Peer::tunnel).collect();
 
     for destination in &observed.routes {
         if !desired.peers.contains_key(destination) && !undecided.contains(destination) {
             steps.push(Subject::Stale, Action::RemoveRoute(*destination));
+        }
+    }
+    for (destination, hop) in observed.direct.iter().filter(|_| desired.routes_directly) {
+        if !desired.peers.contains_key(destination) && !undecided.contains(destination) {
+            steps.push(Subject::Stale, Action::RemoveDirect(*destination, *hop));
         }
     }
     for (mac, public_address) in &observed.fdb {
@@ -128,7 +143,8 @@ fn remove_stale(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: &Obser
             steps.push(Subject::Stale, Action::RemoveFdb { mac, public_address });
         }
     }
-    let peers: BTreeSet<_> = desired.peers.keys().map(IpNetwork::network).collect();
+    let tunnels = desired.peers.iter().filter(|(_, peer)| peer.tunnel().is_some());
+    let peers: BTreeSet<_> = tunnels.map(|(subnet, _)| subnet.network()).collect();
     for address in observed.neighbours.keys() {
         if !peers.contains(address) && !is_undecided(*address) {
             steps.push(Subject::Stale, Action::RemoveNeighbour { address: *address });
@@ -136,7 +152,7 @@ fn remove_stale(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: &Obser
     }
     let vtep_address = desired.vtep_address();
     for address in &observed.addresses {
-        if *address != vtep_address {
+        if Some(*address) != vtep_address {
             steps.push(Subject::Stale, Action::RemoveAddress(*address));
         }
     }
@@ -144,5 +160,9 @@ fn remove_stale(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: &Obser
         if *network != desired.subnet {
             steps.push(Subject::Stale, Action::RemoveUnreachable(*network));
         }
+    }
+    // Last: until all peers had new routes, it carried their traffic.
+    for name in &observed.old_devices {
+        steps.push(Subject::Stale, Action::RemoveOldDevice(name.clone()));
     }
 }

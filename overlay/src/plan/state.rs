@@ -22,7 +22,12 @@ pub(crate) struct Desired {
 /// The overlay of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DesiredFamily {
-    pub(crate) device: Device,
+    /// `None` with `host-gw`.
+    pub(crate) device: Option<Device>,
+    /// Of pods, in bytes.
+    pub(crate) pod_mtu: u32,
+    /// Whether plain routes to peers in the pod network are ours.
+    pub(crate) routes_directly: bool,
     /// The pod network of the whole cluster.
     pub(crate) network: IpNetwork,
     /// This node's part of it.
@@ -34,9 +39,9 @@ pub(crate) struct DesiredFamily {
 }
 
 impl DesiredFamily {
-    /// The VTEP's own address: the network address of the subnet, alone.
-    pub(crate) fn vtep_address(&self) -> IpNetwork {
-        family::host(self.subnet.network())
+    /// The VTEP's own address: the network address of the subnet, alone. `None` without a VTEP.
+    pub(crate) fn vtep_address(&self) -> Option<IpNetwork> {
+        self.device.as_ref().map(|_| family::host(self.subnet.network()))
     }
 }
 
@@ -64,11 +69,41 @@ pub(crate) struct VxlanIdentity {
 
 /// Another node, seen from one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
-    /// MAC address of its VXLAN device.
-    pub(crate) mac: Mac,
-    /// Where its outer packets go.
-    pub(crate) public_address: IpAddr,
+pub(crate) enum Peer {
+    /// Through the VXLAN device.
+    Tunnel {
+        /// MAC address of its VXLAN device.
+        mac: Mac,
+        /// Where its outer packets go.
+        public_address: IpAddr,
+    },
+    /// By a plain route.
+    Direct(NextHop),
+}
+
+impl Peer {
+    pub(crate) fn public_address(&self) -> IpAddr {
+        match self {
+            Self::Tunnel { public_address, .. } => *public_address,
+            Self::Direct(hop) => hop.gateway,
+        }
+    }
+
+    /// MAC and outer destination, if it is behind the tunnel.
+    pub(crate) fn tunnel(&self) -> Option<(Mac, IpAddr)> {
+        match self {
+            Self::Tunnel { mac, public_address } => Some((*mac, *public_address)),
+            Self::Direct(_) => None,
+        }
+    }
+}
+
+/// Where a plain route leads: a node on a directly connected network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NextHop {
+    pub(crate) gateway: IpAddr,
+    /// Interface index.
+    pub(crate) link: u32,
 }
 
 /// What is in the kernel, for every enabled family. Holds only what is ours.
@@ -86,6 +121,10 @@ pub(crate) struct ObservedFamily {
     pub(crate) addresses: BTreeSet<IpNetwork>,
     /// Destinations of the routes of the device that have flannel's form: `D via D's network address dev ours onlink`.
     pub(crate) routes: BTreeSet<IpNetwork>,
+    /// Plain routes inside the pod network through a gateway outside it.
+    pub(crate) direct: BTreeMap<IpNetwork, NextHop>,
+    /// VXLAN devices of another VNI or family name with an address inside the pod network: ours, from an older configuration.
+    pub(crate) old_devices: BTreeSet<String>,
     /// Permanent neighbours on the device.
     pub(crate) neighbours: BTreeMap<IpAddr, Mac>,
     /// Forwarding entries of the device.
@@ -151,8 +190,18 @@ impl ObservedFamily {
             Action::RemoveFdb { mac, public_address } => {
                 self.fdb.remove(&(*mac, *public_address));
             }
-            Action::ReplaceRoute(destination) => _ = self.routes.insert(*destination),
+            // A destination has one route: tunnel and direct ones replace each other.
+            Action::ReplaceRoute(destination) => {
+                self.direct.remove(destination);
+                self.routes.insert(*destination);
+            }
             Action::RemoveRoute(destination) => _ = self.routes.remove(destination),
+            Action::ReplaceDirect(destination, hop) => {
+                self.routes.remove(destination);
+                self.direct.insert(*destination, *hop);
+            }
+            Action::RemoveDirect(destination, _) => _ = self.direct.remove(destination),
+            Action::RemoveOldDevice(name) => _ = self.old_devices.remove(name),
         }
     }
 
@@ -170,7 +219,11 @@ impl ObservedFamily {
 
     /// All that hangs on the device goes with it.
     fn lose_device(&mut self) {
-        let unreachable = std::mem::take(&mut self.unreachable);
-        *self = Self { unreachable, ..Self::default() };
+        *self = Self {
+            unreachable: std::mem::take(&mut self.unreachable),
+            direct: std::mem::take(&mut self.direct),
+            old_devices: std::mem::take(&mut self.old_devices),
+            ..Self::default()
+        };
     }
 }

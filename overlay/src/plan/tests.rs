@@ -13,7 +13,15 @@ fn mac(last: u8) -> Mac {
 }
 
 fn peer(last: u8) -> Peer {
-    Peer { mac: mac(last), public_address: [172, 30, 0, last].into() }
+    Peer::Tunnel { mac: mac(last), public_address: [172, 30, 0, last].into() }
+}
+
+fn hop(last: u8) -> NextHop {
+    NextHop { gateway: [172, 30, 0, last].into(), link: 2 }
+}
+
+fn directly(last: u8) -> Peer {
+    Peer::Direct(hop(last))
 }
 
 fn subnet(third: u8) -> IpNetwork {
@@ -38,7 +46,9 @@ fn device() -> Device {
 
 fn desired(peers: &[(u8, u8)]) -> Desired {
     let family = DesiredFamily {
-        device: device(),
+        device: Some(device()),
+        pod_mtu: 1450,
+        routes_directly: false,
         network: net("10.244.0.0/16"),
         subnet: subnet(1),
         peers: peers.iter().map(|(third, last)| (subnet(*third), peer(*last))).collect(),
@@ -111,7 +121,7 @@ fn a_peer_that_left_is_removed_route_first() {
 fn a_changed_mac_is_added_before_the_old_one_goes() {
     let (mut desired, observed) = up();
     let peers = &mut desired.families.get_mut(&Family::V4).unwrap().peers;
-    peers.get_mut(&subnet(3)).unwrap().mac = mac(9);
+    peers.insert(subnet(3), Peer::Tunnel { mac: mac(9), public_address: [172, 30, 0, 3].into() });
     assert_eq!(
         text(&desired, &observed),
         [
@@ -158,6 +168,54 @@ fn device_differences_are_set_or_recreated() {
 }
 
 #[test]
+fn a_peer_moves_between_tunnel_and_direct_route_in_one_step() {
+    let (mut wanted, observed) = up();
+    let family = wanted.families.get_mut(&Family::V4).unwrap();
+    family.routes_directly = true;
+    family.peers.insert(subnet(3), directly(3));
+    assert_eq!(
+        text(&wanted, &observed),
+        [
+            "replace route 10.244.3.0/24 via 172.30.0.3",
+            "remove FDB entry 02:00:00:00:00:03 via 172.30.0.3",
+            "remove neighbour 10.244.3.0",
+        ]
+    );
+    let direct = applied(&wanted, &observed);
+    assert_eq!(
+        text(&desired(&[(2, 2), (3, 3)]), &direct),
+        [
+            "replace neighbour 10.244.3.0 at 02:00:00:00:00:03",
+            "replace FDB entry 02:00:00:00:00:03 via 172.30.0.3",
+            "replace route 10.244.3.0/24",
+        ]
+    );
+}
+
+#[test]
+fn host_gw_needs_no_device_and_removes_the_old_one_last() {
+    let (mut wanted, mut observed) = up();
+    let family = wanted.families.get_mut(&Family::V4).unwrap();
+    (family.device, family.routes_directly) = (None, true);
+    family.peers = [(subnet(2), directly(2))].into();
+    // What an observation of the same kernel sees for this configuration.
+    *family_of(&mut observed) = ObservedFamily {
+        direct: [(subnet(7), hop(7))].into(),
+        old_devices: ["flannel.1".to_owned()].into(),
+        unreachable: [subnet(1)].into(),
+        ..ObservedFamily::default()
+    };
+    assert_eq!(
+        text(&wanted, &observed),
+        [
+            "replace route 10.244.2.0/24 via 172.30.0.2",
+            "remove route 10.244.7.0/24 via 172.30.0.7",
+            "delete device flannel.1 of an older configuration",
+        ]
+    );
+}
+
+#[test]
 fn entries_of_unreadable_leases_stay() {
     let (mut desired, observed) = up();
     let family = desired.families.get_mut(&Family::V4).unwrap();
@@ -175,7 +233,8 @@ fn a_second_destination_of_a_mac_is_removed() {
 
 prop_compose! {
     fn any_desired()(
-        peers in prop::collection::btree_map(2u8..12, 2u8..12, 0..8),
+        peers in prop::collection::btree_map(2u8..12, (2u8..12, any::<bool>()), 0..8),
+        routes_directly in any::<bool>(),
         undecided in prop::collection::btree_set(2u8..12, 0..3),
         own_mac in 100u8..102,
         mtu in prop::sample::select(vec![1400u32, 1450]),
@@ -184,11 +243,16 @@ prop_compose! {
         let mut desired = desired(&[]);
         let family = desired.families.get_mut(&Family::V4).unwrap();
         // One MAC belongs to one public address: `desired()` refuses the rest.
-        family.peers = peers.iter().map(|(third, last)| (subnet(*third), peer(*last))).collect();
+        family.peers = peers
+            .iter()
+            .map(|(third, (last, direct))| (subnet(*third), if *direct && routes_directly { directly(*last) } else { peer(*last) }))
+            .collect();
+        family.routes_directly = routes_directly;
         family.undecided = undecided.iter().map(|third| subnet(*third)).filter(|s| !family.peers.contains_key(s)).collect();
-        family.device.mac = mac(own_mac);
-        family.device.mtu = mtu;
-        family.device.identity.vni = vni;
+        let device = family.device.as_mut().unwrap();
+        device.mac = mac(own_mac);
+        device.mtu = mtu;
+        device.identity.vni = vni;
         desired
     }
 }
@@ -201,6 +265,8 @@ prop_compose! {
         neighbours in prop::collection::btree_map(2u8..12, 2u8..12, 0..8),
         fdb in prop::collection::btree_set((2u8..12, 2u8..12), 0..12),
         unreachable in prop::collection::btree_set(1u8..4, 0..3),
+        direct in prop::collection::btree_map(2u8..12, 2u8..12, 0..4),
+        old_device in any::<bool>(),
     ) -> Observed {
         let device = device.map(|(vni, last, mtu, up)| ObservedDevice {
             identity: vni.map(|vni| VxlanIdentity { vni, ..self::device().identity }),
@@ -212,9 +278,12 @@ prop_compose! {
         let family = ObservedFamily {
             device,
             addresses: addresses.iter().filter(|_| on_device).map(|third| net(&format!("10.244.{third}.0/32"))).collect(),
-            routes: routes.iter().filter(|_| on_device).map(|third| subnet(*third)).collect(),
+            // A destination has one route.
+            routes: routes.iter().filter(|third| on_device && !direct.contains_key(*third)).map(|third| subnet(*third)).collect(),
             neighbours: neighbours.iter().filter(|_| on_device).map(|(third, last)| (subnet(*third).network(), mac(*last))).collect(),
             fdb: fdb.iter().filter(|_| on_device).map(|(m, last)| (mac(*m), [172, 30, 0, *last].into())).collect(),
+            direct: direct.iter().map(|(third, last)| (subnet(*third), hop(*last))).collect(),
+            old_devices: old_device.then(|| "flannel.9".to_owned()).into_iter().collect(),
             unreachable: unreachable.iter().map(|third| subnet(*third)).collect(),
         };
         Observed { families: [(Family::V4, family)].into() }
@@ -226,22 +295,31 @@ proptest! {
     fn applying_the_plan_reaches_the_desired_state(desired in any_desired(), observed in any_observed()) {
         let after = applied(&desired, &observed);
         let (want, have) = (&desired.families[&Family::V4], &after.families[&Family::V4]);
-        let device = have.device.as_ref().unwrap();
-        prop_assert_eq!(device.identity.as_ref(), Some(&want.device.identity));
-        prop_assert_eq!((device.mac, device.mtu, device.up), (Some(want.device.mac), want.device.mtu, true));
+        let (device, wanted) = (have.device.as_ref().unwrap(), want.device.as_ref().unwrap());
+        prop_assert_eq!(device.identity.as_ref(), Some(&wanted.identity));
+        prop_assert_eq!((device.mac, device.mtu, device.up), (Some(wanted.mac), wanted.mtu, true));
+        prop_assert!(have.old_devices.is_empty());
         prop_assert_eq!(&have.addresses, &[net("10.244.1.0/32")].into());
         prop_assert_eq!(&have.unreachable, &[subnet(1)].into());
         for (subnet, peer) in &want.peers {
-            prop_assert!(have.routes.contains(subnet));
-            prop_assert_eq!(have.neighbours.get(&subnet.network()), Some(&peer.mac));
-            prop_assert!(have.fdb.contains(&(peer.mac, peer.public_address)));
+            match *peer {
+                Peer::Tunnel { mac, public_address } => {
+                    prop_assert!(have.routes.contains(subnet) && !have.direct.contains_key(subnet));
+                    prop_assert_eq!(have.neighbours.get(&subnet.network()), Some(&mac));
+                    prop_assert!(have.fdb.contains(&(mac, public_address)));
+                }
+                Peer::Direct(hop) => {
+                    prop_assert_eq!(have.direct.get(subnet), Some(&hop));
+                    prop_assert!(!have.routes.contains(subnet));
+                }
+            }
         }
         // What is left besides belongs to leases nobody can read, and was there before.
         let before = observed.families.get(&Family::V4).unwrap();
         for route in have.routes.iter().filter(|route| !want.peers.contains_key(route)) {
             prop_assert!(want.undecided.contains(route) && before.routes.contains(route));
         }
-        let peers: BTreeSet<_> = want.peers.values().map(|peer| (peer.mac, peer.public_address)).collect();
+        let peers: BTreeSet<_> = want.peers.values().filter_map(Peer::tunnel).collect();
         for entry in have.fdb.difference(&peers) {
             prop_assert!(before.fdb.contains(entry));
             let undecided = |(address, mac): (&std::net::IpAddr, &Mac)| {

@@ -2,6 +2,7 @@
 //!
 //! Synchronous; `run` decides when a pass is due.
 
+mod reach;
 mod report;
 mod run;
 
@@ -28,7 +29,7 @@ use crate::{
     netconf::NetConf,
     observe::{self, Devices},
     packet_filter::{ConntrackBypass, FilterRules, PacketFilter, PodNetworks},
-    plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Step, Subject},
+    plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Reach, Step, Subject},
     retry::Retries,
     subnet_env::{SubnetEnv, SubnetEnvFamily},
 };
@@ -70,6 +71,8 @@ pub(crate) struct Reconciler {
     settings: Settings,
     netlink: Netlink,
     underlay: BTreeMap<Family, Underlay>,
+    /// Empty for backends that do not ask.
+    reach: Reach,
     lease: Lease,
     snapshot: Arc<LeaseSnapshot>,
     desired: Desired,
@@ -97,6 +100,7 @@ impl Reconciler {
             settings,
             netlink,
             underlay,
+            reach: Reach::new(),
             lease,
             snapshot,
             desired: Desired::default(),
@@ -141,7 +145,13 @@ impl Reconciler {
 
     /// Recomputes the desired state. What changed is tried at once, however often its former self failed.
     fn derive(&mut self) {
-        let local = Local { net_conf: &self.settings.net_conf, lease: &self.lease, underlay: &self.underlay };
+        self.look_up_peers();
+        let local = Local {
+            net_conf: &self.settings.net_conf,
+            lease: &self.lease,
+            underlay: &self.underlay,
+            reach: &self.reach,
+        };
         let (desired, problems) = plan::desired(local, &self.snapshot);
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!(subnet = %problem.subnets, reason = problem.reason, "peer cannot be served");
@@ -162,6 +172,10 @@ impl Reconciler {
         let chosen = found.and_then(|inventory| {
             interface::refresh(&self.settings.interface, &self.underlay, &inventory).map_err(|error| error.to_string())
         });
+        let rerouted = self.look_up_again();
+        if rerouted {
+            self.derive();
+        }
         match chosen {
             Ok(chosen) if chosen != self.underlay => {
                 info!(?families, "the underlay changed");
@@ -169,11 +183,11 @@ impl Reconciler {
                 self.derive();
                 true
             }
-            Ok(_) => false,
+            Ok(_) => rerouted,
             Err(error) => {
                 // Usual while an interface is being reconfigured. The tunnel stays as it was.
                 debug!(error, "the underlay cannot be determined");
-                false
+                rerouted
             }
         }
     }
@@ -183,8 +197,13 @@ impl Reconciler {
         let contradicted = match &self.observed {
             None => return true,
             Some(observed) => {
-                let known =
-                    Known { desired: &self.desired, observed, devices: &self.devices, underlay: &self.underlay };
+                let known = Known {
+                    desired: &self.desired,
+                    observed,
+                    devices: &self.devices,
+                    underlay: &self.underlay,
+                    reach: &self.reach,
+                };
                 events.iter().any(|event| known.contradicts(event))
             }
         };
@@ -299,7 +318,7 @@ impl Reconciler {
 
     /// The file has one MTU for both families, so it is the smaller.
     fn pod_mtu(&self) -> Option<u32> {
-        self.desired.families.values().map(|family| family.device.mtu).min()
+        self.desired.families.values().map(|family| family.pod_mtu).min()
     }
 
     /// Brings links, addresses, routes, neighbours and FDB to the desired state; true if this node's own part is.

@@ -6,7 +6,7 @@ use super::{Reconciler, Task};
 use crate::{
     family::Family,
     lease::{Lease, Subnets},
-    plan::{Subject, VXLAN},
+    plan::Subject,
     status::{FamilyStatus, OverlayStatus, PeerState, PeerStatus, RejectedStatus},
 };
 
@@ -15,7 +15,7 @@ impl Reconciler {
         OverlayStatus {
             ready: self.is_ready(),
             error: self.own_error(lease_error),
-            backend: VXLAN.to_owned(),
+            backend: self.settings.net_conf.backend.kind().to_owned(),
             subnet_manager,
             ipv4: self.family_status(Family::V4).unwrap_or_default(),
             ipv6: self.family_status(Family::V6),
@@ -49,12 +49,12 @@ impl Reconciler {
         let state = self.desired.families.get(&family)?;
         let underlay = self.underlay.get(&family)?;
         Some(FamilyStatus {
-            device: Some(state.device.name.clone()),
+            device: state.device.as_ref().map(|device| device.name.clone()),
             interface: Some(underlay.name.clone()),
             public_ip: Some(underlay.public_address.to_string()),
             network: Some(state.network.to_string()),
             subnet: Some(state.subnet.to_string()),
-            vtep_mac: Some(state.device.mac.to_string()),
+            vtep_mac: state.device.as_ref().map(|device| device.mac.to_string()),
         })
     }
 

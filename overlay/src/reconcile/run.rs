@@ -21,7 +21,6 @@ use crate::{
     interface::Underlay,
     join::{Joined, Joiner},
     lease::{Lease, LeaseError, LeaseManager, LeaseSnapshot},
-    plan::VXLAN,
     status::OverlayStatus,
 };
 
@@ -82,7 +81,7 @@ async fn join(joiner: &Joiner<'_>, status: &watch::Sender<OverlayStatus>) -> Joi
                 let error = error.to_string();
                 warn!(error, "no lease yet");
                 status.send_modify(|status| {
-                    status.backend = VXLAN.to_owned();
+                    status.backend = joiner.settings.net_conf.backend.kind().to_owned();
                     status.subnet_manager = joiner.leases.describe();
                     status.error = Some(error);
                 });

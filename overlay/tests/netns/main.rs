@@ -7,7 +7,7 @@ mod packet_rules;
 
 use std::{fs, io::ErrorKind, net::IpAddr, time::Duration};
 
-use weft_overlay::{CleanupConfig, LeaseManager, ObjectKind, PeerState, StartError};
+use weft_overlay::{CleanupConfig, LeaseManager, NetConf, ObjectKind, PeerState, StartError, SubnetSource};
 
 use crate::cluster::{Cluster, DUAL_STACK, NETWORK, Node, exchange, run, until};
 
@@ -203,8 +203,9 @@ fn a_running_flannels_device_is_adopted_with_its_mac() {
 }
 
 fn weft_cleanup(node: &Node) -> Vec<String> {
+    let net_conf = NetConf::parse(DUAL_STACK, SubnetSource::Allocated).unwrap();
     let config =
-        CleanupConfig { vni: 1, subnet_file: node.subnet_file.clone(), node_name: format!("n{}", node.number) };
+        CleanupConfig { net_conf, subnet_file: node.subnet_file.clone(), node_name: format!("n{}", node.number) };
     let leases = node.leases();
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -16,7 +16,7 @@ fn lease(key: &str, host: u8) -> Lease {
         attributes: LeaseAttributes {
             public_ip: Some([172, 30, 0, host].into()),
             public_ipv6: Some([0xfd99, 0, 0, 0, 0, 0, 0, u16::from(host)].into()),
-            backend_type: VXLAN.into(),
+            backend_type: "vxlan".into(),
             backend_data: vtep(Family::V4),
             backend_v6_data: vtep(Family::V6),
         },
@@ -30,7 +30,16 @@ fn with(mut lease: Lease, change: impl FnOnce(&mut LeaseAttributes)) -> Lease {
 
 /// The desired state of node 1, `10.244.1.0/24` and `fd44:0:0:1::/64`.
 fn derive(leases: Vec<Lease>, rejected: Vec<RejectedLease>) -> (Desired, Vec<PeerProblem>) {
-    let net_conf = NetConf::parse(DUAL, SubnetSource::Allocated).unwrap();
+    derive_with(DUAL, &Reach::new(), leases, rejected)
+}
+
+fn derive_with(
+    net_conf: &str,
+    reach: &Reach,
+    leases: Vec<Lease>,
+    rejected: Vec<RejectedLease>,
+) -> (Desired, Vec<PeerProblem>) {
+    let net_conf = NetConf::parse(net_conf, SubnetSource::Allocated).unwrap();
     let own = lease("10.244.1.0-24&fd44:0:0:1::-64", 1);
     let underlay = Family::ALL
         .into_iter()
@@ -43,7 +52,7 @@ fn derive(leases: Vec<Lease>, rejected: Vec<RejectedLease>) -> (Desired, Vec<Pee
     let mut all = leases;
     all.push(own.clone());
     let snapshot = LeaseSnapshot { leases: all, rejected };
-    desired(Local { net_conf: &net_conf, lease: &own, underlay: &underlay }, &snapshot)
+    desired(Local { net_conf: &net_conf, lease: &own, underlay: &underlay, reach }, &snapshot)
 }
 
 fn peers(desired: &Desired, family: Family) -> Vec<String> {
@@ -54,9 +63,10 @@ fn peers(desired: &Desired, family: Family) -> Vec<String> {
 fn the_own_part_comes_from_lease_configuration_and_underlay() {
     let (desired, problems) = derive(vec![], vec![]);
     let v6 = &desired.families[&Family::V6];
-    assert_eq!((v6.device.name.as_str(), v6.device.mtu, v6.device.identity.port), ("flannel-v6.1", 1430, 8472));
-    assert_eq!(v6.vtep_address().to_string(), "fd44:0:0:1::/128");
-    assert_eq!(desired.families[&Family::V4].device.mtu, 1450);
+    let device = v6.device.as_ref().unwrap();
+    assert_eq!((device.name.as_str(), device.mtu, device.identity.port), ("flannel-v6.1", 1430, 8472));
+    assert_eq!(v6.vtep_address().unwrap().to_string(), "fd44:0:0:1::/128");
+    assert_eq!(desired.families[&Family::V4].pod_mtu, 1450);
     assert!(v6.peers.is_empty() && problems.is_empty(), "the own lease is no peer");
 }
 
@@ -109,6 +119,39 @@ fn what_would_break_somebody_is_refused_with_a_reason() {
 }
 
 #[test]
+fn directly_connected_peers_get_routes_and_others_the_tunnel() {
+    let reach = Reach::from([([172, 30, 0, 2].into(), Some(2)), ([172, 30, 0, 3].into(), None)]);
+    let leases = || vec![lease("10.244.2.0-24", 2), lease("10.244.3.0-24", 3)];
+    let conf = |backend: &str| format!(r#"{{"Network":"10.244.0.0/16","Backend":{backend}}}"#);
+    let direct = Peer::Direct(NextHop { gateway: [172, 30, 0, 2].into(), link: 2 });
+
+    let (desired, problems) = derive_with(&conf(r#"{"Type":"vxlan","DirectRouting":true}"#), &reach, leases(), vec![]);
+    let v4 = &desired.families[&Family::V4];
+    let tunnel = Peer::Tunnel { mac: Mac([2, 0, 0, 0, 0, 3]), public_address: [172, 30, 0, 3].into() };
+    assert_eq!(v4.peers.values().copied().collect::<Vec<_>>(), [direct, tunnel]);
+    assert_eq!((v4.pod_mtu, problems), (1450, vec![]));
+
+    let host_gw = |mut lease: Lease| {
+        lease.attributes.backend_type = "host-gw".into();
+        (lease.attributes.backend_data, lease.attributes.backend_v6_data) = (None, None);
+        lease
+    };
+    let leases = leases().into_iter().map(host_gw).chain([lease("10.244.4.0-24", 4)]).collect();
+    let (desired, problems) = derive_with(&conf(r#"{"Type":"host-gw"}"#), &reach, leases, vec![]);
+    let v4 = &desired.families[&Family::V4];
+    assert_eq!(v4.peers.values().copied().collect::<Vec<_>>(), [direct]);
+    assert_eq!((v4.pod_mtu, &v4.device), (1500, &None));
+    let reasons: Vec<_> = problems.iter().map(|problem| problem.reason.as_str()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "172.30.0.3 is not on a directly connected network, which backend host-gw needs",
+            r#"uses backend "vxlan", this node "host-gw""#
+        ]
+    );
+}
+
+#[test]
 fn a_stale_lease_beside_a_newer_dual_stack_one_changes_nothing() {
     let (desired, problems) =
         derive(vec![lease("10.244.2.0-24", 2), lease("10.244.2.0-24&fd44:0:0:2::-64", 2)], vec![]);
@@ -117,7 +160,7 @@ fn a_stale_lease_beside_a_newer_dual_stack_one_changes_nothing() {
     // Of another node: the fuller lease wins, and it is said.
     let (desired, problems) =
         derive(vec![lease("10.244.2.0-24", 7), lease("10.244.2.0-24&fd44:0:0:2::-64", 2)], vec![]);
-    let holder = desired.families[&Family::V4].peers.values().next().unwrap().public_address;
+    let holder = desired.families[&Family::V4].peers.values().next().unwrap().public_address();
     assert_eq!(holder.to_string(), "172.30.0.2");
     assert_eq!(problems[0].reason, "10.244.2.0/24 is also leased by 172.30.0.2");
 }
