@@ -6,7 +6,7 @@ use super::fields::{Fields, NetConfError};
 use crate::family::Family;
 
 /// Names of the backends, in configuration and leases.
-const VXLAN: &str = "vxlan";
+pub(crate) const VXLAN: &str = "vxlan";
 const HOST_GW: &str = "host-gw";
 
 /// Outer headers of a VXLAN packet over IPv4: IP 20 + UDP 8 + VXLAN 8 + inner Ethernet 14 (RFC 7348 section 5).

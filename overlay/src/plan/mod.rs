@@ -22,6 +22,7 @@ pub(crate) use self::{
     desired::{Local, PeerProblem, Reach, desired},
     state::{Desired, DesiredFamily, Device, NextHop, Observed, ObservedDevice, ObservedFamily, Peer, VxlanIdentity},
 };
+pub(crate) use crate::netconf::VXLAN;
 use crate::{family::Family, lease::Mac};
 
 /// What must be done so that `observed` becomes `desired`.
