@@ -180,6 +180,16 @@ pub enum LeaseError {
         /// The pod network.
         network: ipnetwork::IpNetwork,
     },
+    /// An administrator's annotation is wrong. A retry helps once it is corrected.
+    #[error("annotation {key}: {value:?} is no {family} address")]
+    Annotation {
+        /// The whole key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What was expected.
+        family: Family,
+    },
     /// Other nodes were faster, each time. A retry helps.
     #[error("lost {races} races for a subnet")]
     LostRaces {

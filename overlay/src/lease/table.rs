@@ -94,7 +94,7 @@ mod tests {
         assert!(table.set("a", Err(broken("10.5.1.0-24"))));
         assert!(!table.set("a", Err(broken("10.5.1.0-24"))), "no news");
         let snapshot = table.snapshot();
-        assert_eq!(snapshot.leases, [known.clone()]);
+        assert_eq!(snapshot.leases, std::slice::from_ref(&known));
         let rejected: Vec<_> = snapshot.rejected.iter().map(|r| (r.object.as_str(), r.subnets)).collect();
         assert_eq!(rejected, [("a", None), ("b", "10.5.2.0-24".parse().ok())]);
 
