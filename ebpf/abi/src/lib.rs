@@ -2,17 +2,19 @@
 //!
 //! Everything here is pinned in the kernel and outlives the process that wrote it, so each layout is `repr(C)`, has fixed-width fields
 //! and explicit padding, and names the byte order of a field that is not in host order (`_be`). Sizes and offsets are checked at
-//! compile time. A change of any layout, map size or meaning needs a new [`ABI_VERSION`].
+//! compile time. A change of any layout or meaning needs a new [`ABI_VERSION`]; sizes of maps may differ from node to node.
 #![no_std]
 
+mod affinity;
 mod maps;
 mod peer;
 mod service;
 mod socket;
 
+pub use affinity::{AffinityKey, AffinityRecord};
 pub use maps::{
-    BACKENDS_CAPACITY, CONNECTIONS_CAPACITY, MAPS, MapKind, MapSpec, NO_PREALLOC, NODE_ADDRESSES_CAPACITY,
-    ROUND_ROBIN_CAPACITY, SERVICES_CAPACITY, UDP_FLOWS_CAPACITY, name,
+    AFFINITY_CAPACITY, BACKENDS_CAPACITY, CAPACITY_LIMIT, CONNECTIONS_CAPACITY, MAPS, MapKind, MapSpec, NO_PREALLOC,
+    NODE_ADDRESSES_CAPACITY, ROUND_ROBIN_CAPACITY, SERVICES_CAPACITY, UDP_FLOWS_CAPACITY, name,
 };
 pub use peer::{Peer, address_v4, address_v6, ipv4, ipv6};
 pub use service::{
@@ -22,7 +24,7 @@ pub use service::{
 pub use socket::{FlowKey, SOCKET_CONNECTED, SOCKET_FLOWS, SocketState, UdpFlow};
 
 /// Version of all layouts together; the name of the pin directory (`<bpffs>/weft/v<ABI_VERSION>/`).
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// IP protocol numbers the socket programs translate (IANA). Anything else passes untouched.
 pub const PROTOCOL_TCP: u8 = 6;
@@ -35,7 +37,8 @@ mod pod {
     #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
     use super::{
-        Backend4, Backend6, Config, FlowKey, Peer, ServiceKey4, ServiceKey6, ServiceValue, SocketState, UdpFlow,
+        AffinityKey, AffinityRecord, Backend4, Backend6, Config, FlowKey, Peer, ServiceKey4, ServiceKey6, ServiceValue,
+        SocketState, UdpFlow,
     };
 
     macro_rules! pod {
@@ -48,5 +51,18 @@ mod pod {
         };
     }
 
-    pod!(Backend4, Backend6, Config, FlowKey, Peer, ServiceKey4, ServiceKey6, ServiceValue, SocketState, UdpFlow);
+    pod!(
+        AffinityKey,
+        AffinityRecord,
+        Backend4,
+        Backend6,
+        Config,
+        FlowKey,
+        Peer,
+        ServiceKey4,
+        ServiceKey6,
+        ServiceValue,
+        SocketState,
+        UdpFlow
+    );
 }

@@ -1,20 +1,29 @@
-//! Names, kinds and sizes of the maps.
+//! Names, kinds and sizes of the maps. The sizes here are those of a node whose operator asked for no others.
 
-use crate::{Backend4, Backend6, Config, FlowKey, Peer, ServiceKey4, ServiceKey6, ServiceValue, SocketState, UdpFlow};
+use crate::{
+    AffinityKey, AffinityRecord, Backend4, Backend6, Config, FlowKey, Peer, ServiceKey4, ServiceKey6, ServiceValue,
+    SocketState, UdpFlow,
+};
 
 /// Elements of `SERVICES4` and of `SERVICES6`: one per frontend. 30,000 Services with a ClusterIP and a NodePort fit twice.
 pub const SERVICES_CAPACITY: u32 = 1 << 17;
 /// Elements of `BACKENDS4` and of `BACKENDS6`, in blocks of a power of two: 100,000 endpoints in sets of 10 take 160,000. 4 MB and 6 MB.
 pub const BACKENDS_CAPACITY: u32 = 1 << 18;
-/// Elements of `ROUND_ROBIN`: backend sets, at most two per Service port and family.
+/// Elements of `ROUND_ROBIN`: backend sets, at most two per Service port and family, and one more with session affinity.
 pub const ROUND_ROBIN_CAPACITY: u32 = 1 << 17;
 /// Elements of `CONNECTIONS`: one per endpoint of each Service port and family.
 pub const CONNECTIONS_CAPACITY: u32 = 1 << 18;
 /// Elements of `NODE_ADDRESSES4` and of `NODE_ADDRESSES6`.
 pub const NODE_ADDRESSES_CAPACITY: u32 = 1 << 10;
+/// Elements of `AFFINITY`: pairs of a client on this node and a Service with session affinity it uses. The kernel evicts the least
+/// recently used, whose client then takes a turn. Allocated at once, 4 MB.
+pub const AFFINITY_CAPACITY: u32 = 1 << 15;
 /// Elements of `UDP_FLOWS` and of `UDP_REPLIES`: sockets in use at once that send to Services without connect. The kernel evicts the
 /// least recently used, which then takes its turn anew. Allocated at once, 4 MB each.
 pub const UDP_FLOWS_CAPACITY: u32 = 1 << 15;
+
+/// Most elements any map may be given. The programs look for an endpoint in a set by halves, and this is how often they can.
+pub const CAPACITY_LIMIT: u32 = 1 << 24;
 
 /// `BPF_F_NO_PREALLOC` of linux/bpf.h: elements are allocated as they are inserted, so an empty map costs its buckets only.
 pub const NO_PREALLOC: u32 = 1;
@@ -41,6 +50,8 @@ pub mod name {
     pub const CONFIG: &str = "CONFIG";
     /// [`SocketState`](crate::SocketState) of each socket that used a Service.
     pub const SOCKET: &str = "SOCKET";
+    /// [`AffinityKey`](crate::AffinityKey) to [`AffinityRecord`](crate::AffinityRecord).
+    pub const AFFINITY: &str = "AFFINITY";
     /// [`FlowKey`](crate::FlowKey) to [`UdpFlow`](crate::UdpFlow).
     pub const UDP_FLOWS: &str = "UDP_FLOWS";
     /// [`FlowKey`](crate::FlowKey) to [`Peer`](crate::Peer).
@@ -72,7 +83,7 @@ pub struct MapSpec {
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// Most elements; 0 for socket storage, which has no limit of its own.
+    /// Most elements, unless the operator asks for another number; 0 for socket storage, which has no limit of its own.
     pub max_entries: u32,
     /// Creation flags: 0 or [`NO_PREALLOC`].
     pub flags: u32,
@@ -83,7 +94,7 @@ const fn spec<K, V>(name: &'static str, kind: MapKind, max_entries: u32, flags: 
 }
 
 /// Every map of this ABI version.
-pub const MAPS: [MapSpec; 12] = [
+pub const MAPS: [MapSpec; 13] = [
     spec::<ServiceKey4, ServiceValue>(name::SERVICES4, MapKind::Hash, SERVICES_CAPACITY, NO_PREALLOC),
     spec::<ServiceKey6, ServiceValue>(name::SERVICES6, MapKind::Hash, SERVICES_CAPACITY, NO_PREALLOC),
     spec::<u32, Backend4>(name::BACKENDS4, MapKind::Array, BACKENDS_CAPACITY, 0),
@@ -94,6 +105,7 @@ pub const MAPS: [MapSpec; 12] = [
     spec::<[u32; 4], u32>(name::NODE_ADDRESSES6, MapKind::Hash, NODE_ADDRESSES_CAPACITY, NO_PREALLOC),
     spec::<u32, Config>(name::CONFIG, MapKind::Array, 1, 0),
     spec::<i32, SocketState>(name::SOCKET, MapKind::SocketStorage, 0, NO_PREALLOC),
+    spec::<AffinityKey, AffinityRecord>(name::AFFINITY, MapKind::LruHash, AFFINITY_CAPACITY, 0),
     spec::<FlowKey, UdpFlow>(name::UDP_FLOWS, MapKind::LruHash, UDP_FLOWS_CAPACITY, 0),
     spec::<FlowKey, Peer>(name::UDP_REPLIES, MapKind::LruHash, UDP_FLOWS_CAPACITY, 0),
 ];

@@ -36,12 +36,24 @@ impl Peer {
         Self { address_be, port_be, padding: 0 }
     }
 
+    /// High and low half of the address and the port, as numbers: the order of blocks, which is that of `SocketAddr` within a family.
+    #[inline(always)]
+    pub const fn ordinal(&self) -> (u64, u64, u64) {
+        let [a, b, c, d] = self.address_be;
+        (number(a, b), number(c, d), u16::from_be(self.port_be) as u64)
+    }
+
     /// The IPv4 address in network order, if the peer is an IPv4 one.
     #[inline(always)]
     pub const fn as_v4(&self) -> Option<u32> {
         let [a, b, c, v4] = self.address_be;
         if a == 0 && b == 0 && c == V4_MAPPED { Some(v4) } else { None }
     }
+}
+
+#[inline(always)]
+const fn number(high_be: u32, low_be: u32) -> u64 {
+    (u32::from_be(high_be) as u64) << 32 | u32::from_be(low_be) as u64
 }
 
 impl From<SocketAddr> for Peer {
@@ -104,6 +116,23 @@ mod tests {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(SocketAddr::from(Peer::from(address)), address);
         }
+    }
+
+    #[test]
+    fn peers_are_ordered_as_their_addresses() {
+        let texts = [
+            "9.255.0.1:80",
+            "10.0.0.2:80",
+            "10.0.0.10:79",
+            "10.0.0.10:80",
+            "10.0.0.10:8080",
+            "[fd00::2]:80",
+            "[fd00::10]:1",
+            "[fd00::1:0]:1",
+        ];
+        let addresses = texts.map(|text| text.parse::<SocketAddr>().unwrap());
+        assert!(addresses.is_sorted_by_key(|address| Peer::from(*address).ordinal()));
+        assert!(addresses[..5].is_sorted() && addresses[5..].is_sorted());
     }
 
     #[test]

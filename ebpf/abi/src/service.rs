@@ -1,6 +1,7 @@
 //! Services and their endpoints.
 //!
-//! A backend set is an immutable block `[base, base + count)` of a `BACKENDS` array. A change writes a fresh block and then replaces one
+//! A backend set is an immutable block `[base, base + count)` of a `BACKENDS` array, sorted by address and port ([`Peer::ordinal`]), so
+//! that one endpoint is found in it without reading all. A change writes a fresh block and then replaces one
 //! `SERVICES` element; nothing a program can still be reading is ever written in place.
 
 use core::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -61,6 +62,10 @@ pub struct ServiceValue {
     pub count: u32,
     /// 0, [`SERVICE_REJECT`] or [`SERVICE_DROP`].
     pub flags: u32,
+    /// Number of the Service port in [`AffinityKey`](crate::AffinityKey), shared by all its frontends; 0 without session affinity.
+    pub affinity_id: u32,
+    /// How long a client stays with its endpoint after its last new connection, 1 to 86,400 seconds; 0 without session affinity.
+    pub affinity_seconds: u32,
 }
 
 /// Element of `BACKENDS4`.
@@ -111,9 +116,10 @@ const _: () =
     assert!(core::mem::offset_of!(ServiceKey4, protocol) == 6 && core::mem::offset_of!(ServiceKey4, scope) == 7);
 const _: () =
     assert!(core::mem::offset_of!(ServiceKey6, protocol) == 18 && core::mem::offset_of!(ServiceKey6, scope) == 19);
-const _: () = assert!(size_of::<ServiceValue>() == 16 && core::mem::offset_of!(ServiceValue, base) == 4);
+const _: () = assert!(size_of::<ServiceValue>() == 24 && core::mem::offset_of!(ServiceValue, base) == 4);
 const _: () =
     assert!(core::mem::offset_of!(ServiceValue, count) == 8 && core::mem::offset_of!(ServiceValue, flags) == 12);
+const _: () = assert!(core::mem::offset_of!(ServiceValue, affinity_seconds) == 20);
 const _: () = assert!(size_of::<Backend4>() == 12 && core::mem::offset_of!(Backend4, counter) == 8);
 const _: () = assert!(size_of::<Backend6>() == 24 && core::mem::offset_of!(Backend6, counter) == 20);
 const _: () = assert!(size_of::<Config>() == 16 && core::mem::offset_of!(Config, node_port_last) == 10);

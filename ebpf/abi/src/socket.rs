@@ -33,18 +33,16 @@ pub struct FlowKey {
 
 /// Value of `UDP_FLOWS`: the endpoint an unconnected UDP socket talks to behind one Service address.
 ///
-/// Valid while `SERVICES` still names `set_id` for the address and slot `slot` of that set still holds `endpoint`; checked on every send.
+/// Valid while the endpoint is in the set behind that address; checked on every send.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFlow {
     /// The endpoint.
     pub endpoint: Peer,
-    /// The backend set it was chosen from.
-    pub set_id: u32,
-    /// Its place there.
+    /// Where it was in its set at the last send. A hint: changes of the set move endpoints.
     pub slot: u32,
 }
 
 const _: () = assert!(size_of::<SocketState>() == 44 && core::mem::offset_of!(SocketState, flags) == 40);
 const _: () = assert!(size_of::<FlowKey>() == 32 && core::mem::offset_of!(FlowKey, padding) == 28);
-const _: () = assert!(size_of::<UdpFlow>() == 28 && core::mem::offset_of!(UdpFlow, set_id) == 20);
+const _: () = assert!(size_of::<UdpFlow>() == 24 && core::mem::offset_of!(UdpFlow, slot) == 20);

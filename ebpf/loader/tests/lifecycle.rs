@@ -17,7 +17,7 @@ fn program_service(plane: &mut SocketPlane, endpoint: &str) {
     let endpoint = Backend4::new(endpoint.parse().unwrap(), 7);
     maps.backends4.set(16, &endpoint).unwrap();
     let key = ServiceKey4::address(VIP.parse().unwrap(), PROTOCOL_TCP);
-    let value = ServiceValue { set_id: 3, base: 16, count: 1, flags: 0 };
+    let value = ServiceValue { set_id: 3, base: 16, count: 1, flags: 0, affinity_id: 0, affinity_seconds: 0 };
     maps.services4.insert(&key, &value).unwrap();
 }
 

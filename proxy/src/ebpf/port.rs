@@ -1,6 +1,6 @@
 //! One Service port as it is in the maps.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use weft_ebpf_abi::{SERVICE_DROP, SERVICE_REJECT, ServiceValue};
 
@@ -25,15 +25,26 @@ pub(crate) struct Set {
     pub(crate) outcome: Outcome,
 }
 
+/// Session affinity of a Service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Affinity {
+    /// The port's number in `AFFINITY`, from among those of sets. Kept for as long as the port has affinity, so that clients stay with
+    /// their endpoints whatever else changes.
+    pub(crate) id: u32,
+    /// Timeout.
+    pub(crate) seconds: u32,
+}
+
 impl Set {
-    pub(crate) fn value(&self) -> ServiceValue {
+    fn value(&self, affinity: Option<Affinity>) -> ServiceValue {
         let flags = match self.outcome {
             Outcome::Endpoints(_) => 0,
             Outcome::Reject => SERVICE_REJECT,
             Outcome::Drop => SERVICE_DROP,
         };
         let (base, count) = self.block.map_or((0, 0), |block| (block.base, block.count));
-        ServiceValue { set_id: self.id, base, count, flags }
+        let (affinity_id, affinity_seconds) = affinity.map_or((0, 0), |affinity| (affinity.id, affinity.seconds));
+        ServiceValue { set_id: self.id, base, count, flags, affinity_id, affinity_seconds }
     }
 }
 
@@ -45,13 +56,14 @@ pub(crate) struct Port {
     pub(crate) sets: [Option<Set>; 2],
     /// Elements of `CONNECTIONS` of all endpoints of both sets, sorted by address.
     pub(crate) counters: Vec<(SocketAddr, u32)>,
+    pub(crate) affinity: Option<Affinity>,
 }
 
 impl Port {
     /// What the frontend leads to.
     pub(crate) fn value(&self, frontend: &FrontendKey) -> Option<ServiceValue> {
         let place = self.frontends.binary_search_by_key(frontend, |(key, _)| *key).ok()?;
-        self.sets[self.frontends[place].1].as_ref().map(Set::value)
+        self.sets[self.frontends[place].1].as_ref().map(|set| set.value(self.affinity))
     }
 
     /// The counter of an endpoint.
@@ -64,7 +76,8 @@ impl Port {
     pub(crate) fn items(&self, family: IpFamily) -> impl Iterator<Item = Item> {
         let blocks = self.sets.iter().flatten().filter_map(move |set| Some(Item::Block(family, set.block?)));
         let sets = self.sets.iter().flatten().map(|set| Item::Set(set.id));
-        blocks.chain(sets).chain(self.counters.iter().map(|&(_, counter)| Item::Counter(counter)))
+        let affinity = self.affinity.iter().map(|affinity| Item::Set(affinity.id));
+        blocks.chain(sets).chain(affinity).chain(self.counters.iter().map(|&(_, counter)| Item::Counter(counter)))
     }
 
     /// The endpoints of both sets, sorted, each once.
@@ -76,7 +89,7 @@ impl Port {
         endpoints
     }
 
-    /// The port as `plan` wants it, keeping of `self` what stays as it is: the ids of its sets, blocks with the same endpoints, the
+    /// The port as `plan` wants it, keeping of `self` what stays as it is: the ids of its sets and its affinity, blocks with the same endpoints, the
     /// counters of endpoints that remain. What is new is appended to `writes`.
     pub(crate) fn planned(
         &self,
@@ -96,7 +109,11 @@ impl Port {
         endpoints.sort_unstable();
         endpoints.dedup();
         let is_new = |endpoint: &&SocketAddr| self.counter(endpoint).is_none();
-        let mut request = Request { counters: endpoints.iter().filter(is_new).count(), ..Request::default() };
+        let mut request = Request {
+            counters: endpoints.iter().filter(is_new).count(),
+            sets: usize::from(plan.affinity.is_some() && self.affinity.is_none()),
+            ..Request::default()
+        };
         for (index, outcome) in wanted.iter().enumerate() {
             let Some(outcome) = outcome else { continue };
             request.sets += usize::from(self.sets[index].is_none());
@@ -128,6 +145,13 @@ impl Port {
             };
             next.sets[index] = Some(Set { id, block, outcome: outcome.clone() });
         }
+        next.affinity = plan.affinity.map(|timeout| Affinity {
+            id: self.affinity.map_or_else(
+                || grant.sets.pop_front().expect("one was granted for new affinity"),
+                |affinity| affinity.id,
+            ),
+            seconds: seconds(timeout),
+        });
         Ok(next)
     }
 
@@ -161,6 +185,11 @@ fn outcome(plan: &ServicePortPlan, role: Role) -> &Outcome {
         Role::Internal => &plan.internal,
         Role::External => &plan.external_from_node,
     }
+}
+
+/// 0 would turn affinity off, and the API allows only whole seconds up to a day (7.2).
+fn seconds(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
 fn length(outcome: &Outcome) -> u32 {

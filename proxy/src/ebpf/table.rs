@@ -169,10 +169,7 @@ impl Table {
             self.claims.claim(*frontend, key);
             work.affected.insert(*frontend);
         }
-        if let Some(plan) = plan {
-            if plan.affinity.is_some() && old.frontends.is_empty() {
-                tracing::warn!(service = %key, "session affinity is not kept for clients of this node yet");
-            }
+        if plan.is_some() {
             self.ports.insert(key.clone(), next);
         }
     }

@@ -1,7 +1,7 @@
 //! What a new agent makes of the maps a former one left, and of its own after an error.
 //!
 //! The maps do not say which Service an element belongs to; the plan does, by its frontends. A Service whose frontends are found keeps
-//! its sets, blocks and counters, so that turns and counts go on and nothing is written that is right already.
+//! its sets, blocks, counters and affinity, so that turns and counts go on and nothing is written that is right already.
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
@@ -10,7 +10,7 @@ use weft_ebpf_abi::{SERVICE_REJECT, ServiceValue};
 use super::{
     blocks::Block,
     frontend::{FrontendKey, Role, frontends},
-    port::{Port, Set},
+    port::{Affinity, Port, Set},
     storage::{Item, Storage},
     writes::{Observed, Slot},
 };
@@ -31,9 +31,11 @@ impl<'a> Takeover<'a> {
     /// Reserves everything the maps refer to.
     pub(crate) fn new(observed: &'a Observed, storage: &mut Storage) -> Self {
         let sets = observed.services.values().map(|value| Item::Set(value.set_id));
+        let affinities = observed.services.values().filter_map(affinity).map(|affinity| Item::Set(affinity.id));
         let blocks = observed.blocks.keys().map(|&(family, block)| Item::Block(family, block));
         let counters = observed.blocks.values().flatten().map(|slot| Item::Counter(slot.counter));
-        let found = sets.chain(blocks).chain(counters).filter(|&item| storage.reserve(item)).collect();
+        let found =
+            sets.chain(affinities).chain(blocks).chain(counters).filter(|&item| storage.reserve(item)).collect();
         Self { observed, found, adopted: HashSet::new() }
     }
 
@@ -48,6 +50,10 @@ impl<'a> Takeover<'a> {
             // `adopt_set` refuses a set that already has an owner, as the one both roles share has after the first.
             port.sets[role as usize] = values.find_map(|value| self.adopt_set(value, family, &mut port.counters));
         }
+        port.affinity = frontends
+            .iter()
+            .filter_map(|(key, _)| affinity(self.observed.services.get(key)?))
+            .find(|affinity| self.take(Item::Set(affinity.id)).is_some());
         for (key, _) in frontends {
             if let Some(index) = self.set_of(&key, &port) {
                 port.frontends.push((key, index));
@@ -114,6 +120,11 @@ impl<'a> Takeover<'a> {
     fn take(&mut self, item: Item) -> Option<()> {
         (self.found.contains(&item) && self.adopted.insert(item)).then_some(())
     }
+}
+
+fn affinity(value: &ServiceValue) -> Option<Affinity> {
+    let ServiceValue { affinity_id: id, affinity_seconds: seconds, .. } = *value;
+    (seconds != 0).then_some(Affinity { id, seconds })
 }
 
 /// The block as an outcome, good only for comparing addresses: whether an endpoint is local is not in the maps.

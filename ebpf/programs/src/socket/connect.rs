@@ -29,7 +29,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     };
     let wanted = F::peer(ctx);
     let choice = match service::find(ctx, &wanted, protocol) {
-        Some(service) => service::choose(&service, wanted.as_v4().is_some()),
+        Some(service) => service::choose(ctx, &service, wanted.as_v4().is_some()),
         None => Choice::Leave,
     };
     match choice {

@@ -17,6 +17,7 @@
     reason = "eBPF helpers and the hook's context are raw pointers; the kernel's verifier checks every access"
 )]
 
+mod affinity;
 mod connect;
 mod counter;
 mod family;

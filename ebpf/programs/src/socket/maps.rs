@@ -1,4 +1,4 @@
-//! The maps, as `weft_ebpf_abi::MAPS` lists them. The loader compares both with what is pinned.
+//! The maps, as `weft_ebpf_abi::MAPS` lists them. The loader puts the operator's sizes in and compares all with what is pinned.
 
 use aya_ebpf::{
     btf_maps::SkStorage,
@@ -6,9 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap},
 };
 use weft_ebpf_abi::{
-    BACKENDS_CAPACITY, Backend4, Backend6, CONNECTIONS_CAPACITY, Config, FlowKey, NO_PREALLOC, NODE_ADDRESSES_CAPACITY,
-    Peer, ROUND_ROBIN_CAPACITY, SERVICES_CAPACITY, ServiceKey4, ServiceKey6, ServiceValue, SocketState,
-    UDP_FLOWS_CAPACITY, UdpFlow,
+    AFFINITY_CAPACITY, AffinityKey, AffinityRecord, BACKENDS_CAPACITY, Backend4, Backend6, CONNECTIONS_CAPACITY,
+    Config, FlowKey, NO_PREALLOC, NODE_ADDRESSES_CAPACITY, Peer, ROUND_ROBIN_CAPACITY, SERVICES_CAPACITY, ServiceKey4,
+    ServiceKey6, ServiceValue, SocketState, UDP_FLOWS_CAPACITY, UdpFlow,
 };
 
 #[map]
@@ -34,6 +34,9 @@ pub(crate) static NODE_ADDRESSES6: HashMap<[u32; 4], u32> =
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[btf_map]
 pub(crate) static SOCKET: SkStorage<SocketState> = SkStorage::new();
+#[map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityRecord> =
+    LruHashMap::with_max_entries(AFFINITY_CAPACITY, 0);
 #[map]
 pub(crate) static UDP_FLOWS: LruHashMap<FlowKey, UdpFlow> = LruHashMap::with_max_entries(UDP_FLOWS_CAPACITY, 0);
 #[map]

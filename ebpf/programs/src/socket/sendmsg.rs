@@ -1,7 +1,7 @@
 //! `sendmsg4` and `sendmsg6`: UDP datagrams that name their peer one by one.
 //!
-//! A socket stays with its endpoint behind each Service address as long as the endpoint keeps its place in the set, as conntrack would
-//! have it: a resolver that repeats its question asks the same server.
+//! A socket stays with its endpoint behind each Service address as long as the endpoint is in the set, as conntrack would have it: a
+//! resolver that repeats its question asks the same server. Only the first datagram is a new connection to session affinity.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use weft_ebpf_abi::{PROTOCOL_UDP, Peer, ServiceValue, UdpFlow};
@@ -46,9 +46,9 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
         F::set_peer(ctx, &endpoint);
         return ALLOW;
     }
-    match service::choose(&service, wanted.as_v4().is_some()) {
+    match service::choose(ctx, &service, wanted.as_v4().is_some()) {
         Choice::Endpoint(chosen) => {
-            let flow = UdpFlow { endpoint: chosen.endpoint, set_id: service.set_id, slot: chosen.slot };
+            let flow = UdpFlow { endpoint: chosen.endpoint, slot: chosen.slot };
             // Fails only if the kernel finds nothing to evict; then the next datagram takes a turn of its own.
             let _ = UDP_FLOWS.insert(socket::flow_key(ctx, &wanted), flow, 0);
             remember_reply(ctx, &chosen.endpoint, &wanted);
@@ -73,18 +73,17 @@ fn leave(ctx: &SockAddrContext, wanted: &Peer) -> i32 {
     ALLOW
 }
 
-/// The endpoint this socket already uses behind `wanted`, if it is still in its place. Comparing the slot and not only `base` also holds
-/// when a freed block was given to the same set again.
+/// The endpoint this socket already uses behind `wanted`, if it is still in the set.
 #[inline(always)]
 fn known_endpoint(ctx: &SockAddrContext, wanted: &Peer, service: &ServiceValue) -> Option<Peer> {
-    // SAFETY: copied at once; an evicted element may be reused by the kernel, and is then checked as any other.
-    let flow = unsafe { UDP_FLOWS.get(socket::flow_key(ctx, wanted)).copied()? };
-    if flow.set_id != service.set_id || flow.slot >= service.count {
-        return None;
-    }
-    let (endpoint, _) = service::backend(service.base, flow.slot, wanted.as_v4().is_some())?;
-    if endpoint != flow.endpoint {
-        return None;
+    let flow = UDP_FLOWS.get_ptr_mut(socket::flow_key(ctx, wanted))?;
+    // SAFETY: copied at once. The kernel may have evicted the element and reused it for another flow: whatever endpoint is read counts
+    // only if it is in this set.
+    let UdpFlow { endpoint, slot } = unsafe { *flow };
+    let found = service::locate(service, &endpoint, slot, wanted.as_v4().is_some())?;
+    if found.slot != slot {
+        // SAFETY: as above, and another flow would take it for what it is, a hint.
+        unsafe { (*flow).slot = found.slot };
     }
     remember_reply(ctx, &endpoint, wanted);
     Some(endpoint)

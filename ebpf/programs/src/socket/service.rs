@@ -6,12 +6,12 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use weft_ebpf_abi::{
-    Config, NODE_ADDRESS_HOST_ONLY, Peer, SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_REJECT, ServiceKey4, ServiceKey6,
-    ServiceValue,
+    CAPACITY_LIMIT, Config, NODE_ADDRESS_HOST_ONLY, Peer, SCOPE_ADDRESS, SCOPE_NODE_PORT, SERVICE_REJECT, ServiceKey4,
+    ServiceKey6, ServiceValue,
 };
 
 use crate::{
-    DENY,
+    DENY, affinity,
     counter::fetch_increment,
     maps::{
         BACKENDS4, BACKENDS6, CONFIG, CONNECTIONS, NODE_ADDRESSES4, NODE_ADDRESSES6, ROUND_ROBIN, SERVICES4, SERVICES6,
@@ -37,6 +37,8 @@ pub(crate) struct Chosen {
     pub(crate) endpoint: Peer,
     /// Its place in the set.
     pub(crate) slot: u32,
+    /// Its element of `CONNECTIONS`.
+    pub(crate) counter: u32,
 }
 
 /// The Service at `peer`, if there is one.
@@ -109,35 +111,99 @@ fn accepted(ctx: &SockAddrContext, config: &Config, flags: u32) -> bool {
     flags & NODE_ADDRESS_HOST_ONLY == 0 || unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } == config.host_netns_cookie
 }
 
-/// Takes the next turn of the Service's backend set.
+/// Gives a new connection its endpoint: the one this client had, if the Service has session affinity, or else the next in turn.
 #[inline(always)]
-pub(crate) fn choose(service: &ServiceValue, v4: bool) -> Choice {
+pub(crate) fn choose(ctx: &SockAddrContext, service: &ServiceValue, v4: bool) -> Choice {
     if service.count == 0 {
         return if service.flags & SERVICE_REJECT != 0 { Choice::Reject } else { Choice::Leave };
     }
-    let Some(turn) = ROUND_ROBIN.get_ptr_mut(service.set_id) else {
+    let chosen =
+        if service.affinity_seconds == 0 { take_turn(service, v4) } else { affinity::choose(ctx, service, v4) };
+    let Some(chosen) = chosen else {
         return Choice::Leave;
     };
-    // SAFETY: an element of an array map.
-    let slot = (unsafe { fetch_increment(turn) } % u64::from(service.count)) as u32;
-    let Some((endpoint, counter)) = backend(service.base, slot, v4) else {
-        return Choice::Leave;
-    };
-    if let Some(connections) = CONNECTIONS.get_ptr_mut(counter) {
+    if let Some(connections) = CONNECTIONS.get_ptr_mut(chosen.counter) {
         // SAFETY: an element of an array map.
         unsafe { fetch_increment(connections) };
     }
-    Choice::Endpoint(Chosen { endpoint, slot })
+    Choice::Endpoint(chosen)
 }
 
-/// The endpoint in one slot of a block, and its counter.
+/// Takes the next turn of the Service's backend set.
 #[inline(always)]
-pub(crate) fn backend(base: u32, slot: u32, v4: bool) -> Option<(Peer, u32)> {
+pub(crate) fn take_turn(service: &ServiceValue, v4: bool) -> Option<Chosen> {
+    let turn = ROUND_ROBIN.get_ptr_mut(service.set_id)?;
+    // SAFETY: an element of an array map.
+    let slot = (unsafe { fetch_increment(turn) } % u64::from(service.count)) as u32;
+    backend(service.base, slot, v4)
+}
+
+/// Finds an endpoint in the Service's backend set: at `hint` as a rule, else by halves, for the set is sorted.
+#[inline(always)]
+pub(crate) fn locate(service: &ServiceValue, endpoint: &Peer, hint: u32, v4: bool) -> Option<Chosen> {
+    if let Some(at_hint) = endpoint_at(service, endpoint, hint, v4) {
+        return Some(at_hint);
+    }
+    let (high, low, port) = endpoint.ordinal();
+    let slot = if v4 {
+        search4(service.base, service.count, low, port)
+    } else {
+        search6(service.base, service.count, high, low, port)
+    };
+    endpoint_at(service, endpoint, slot, v4)
+}
+
+/// The only slot an IPv4 endpoint can be in; the arguments are a block and [`Peer::ordinal`].
+///
+/// A global function, which the verifier looks at once and by itself: inlined it costs 500,000 steps instead of 2,000, and the time to
+/// load with them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search4(base: u32, count: u32, low: u64, port: u64) -> u32 {
+    search(count, |slot| {
+        let (_, middle_low, middle_port) = BACKENDS4.get(base.wrapping_add(slot))?.peer().ordinal();
+        Some((middle_low, middle_port) <= (low, port))
+    })
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search6(base: u32, count: u32, high: u64, low: u64, port: u64) -> u32 {
+    search(count, |slot| Some(BACKENDS6.get(base.wrapping_add(slot))?.peer().ordinal() <= (high, low, port)))
+}
+
+/// The last slot for which `reached` is true, or the first. Goes on when one is left, which changes nothing and gives the loop one end.
+#[inline(always)]
+fn search(count: u32, reached: impl Fn(u32) -> Option<bool>) -> u32 {
+    let (mut first, mut length) = (0, count);
+    for _ in 0..CAPACITY_LIMIT.ilog2() {
+        let half = length / 2;
+        if reached(first + half).unwrap_or_default() {
+            first += half;
+        }
+        length -= half;
+    }
+    first
+}
+
+/// The endpoint in this slot of the set, if it is the one expected.
+#[inline(always)]
+pub(crate) fn endpoint_at(service: &ServiceValue, endpoint: &Peer, slot: u32, v4: bool) -> Option<Chosen> {
+    if slot >= service.count {
+        return None;
+    }
+    backend(service.base, slot, v4).filter(|found| found.endpoint == *endpoint)
+}
+
+/// The endpoint in one slot of a block.
+#[inline(always)]
+fn backend(base: u32, slot: u32, v4: bool) -> Option<Chosen> {
     let index = base.wrapping_add(slot);
     if v4 {
-        BACKENDS4.get(index).map(|backend| (backend.peer(), backend.counter))
+        BACKENDS4.get(index).map(|backend| Chosen { endpoint: backend.peer(), slot, counter: backend.counter })
     } else {
-        BACKENDS6.get(index).map(|backend| (backend.peer(), backend.counter))
+        BACKENDS6.get(index).map(|backend| Chosen { endpoint: backend.peer(), slot, counter: backend.counter })
     }
 }
 
