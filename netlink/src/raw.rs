@@ -7,7 +7,10 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr};
-use nix::libc;
+use nix::{
+    libc,
+    sys::socket::{setsockopt, sockopt},
+};
 
 use crate::{
     error::Failure,
@@ -95,6 +98,38 @@ impl RawSocket {
             }
             if read.finished {
                 return Ok(listing);
+            }
+        }
+    }
+
+    /// Sends ready-made messages, numbered from 1, of which the one numbered `last` asks for an acknowledgement, and waits for
+    /// the verdict: the number and error of the first message the kernel refused, if any.
+    ///
+    /// An error of message 1 concerns all of them, and nothing may come after it.
+    pub(crate) fn batch(&mut self, messages: &[u8], last: u32) -> Result<Option<(u32, i32)>, Failure> {
+        // All in one system call, and so in one buffer of the kernel.
+        setsockopt(&self.socket, sockopt::SndBufForce, &(messages.len() + RECEIVE_BYTES))?;
+        retry_interrupted(|| self.socket.send(messages, 0))?;
+        let mut refused = None;
+        loop {
+            self.buffer.clear();
+            let (socket, buffer) = (&self.socket, &mut self.buffer);
+            retry_interrupted(|| socket.recv_from(buffer, 0))?;
+            let mut rest = self.buffer.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest)?;
+                rest = &rest[(message.length() as usize).next_multiple_of(4).min(rest.len())..];
+                if message.message_type() != NLMSG_ERROR {
+                    continue;
+                }
+                let number = message.sequence_number();
+                let (errno, _) = errno(message.payload())?;
+                if errno != 0 && refused.is_none() {
+                    refused = Some((number, errno));
+                }
+                if number == last || number == 1 {
+                    return Ok(refused);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ mod links;
 mod monitor;
 mod namespaces;
 mod neighbours;
+mod nft_elements;
 mod nftables;
 mod routes;
 mod sock_diag;

@@ -9,7 +9,7 @@ use weft_netlink::{NftQuery, NftWatch};
 
 use crate::in_new_netns;
 
-fn nft(commands: &str) {
+pub(crate) fn nft(commands: &str) {
     let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     nft.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
     assert!(nft.wait().unwrap().success(), "nft refuses {commands}");
