@@ -28,6 +28,8 @@ pub(crate) struct Joiner<'a> {
 /// A node with a lease and the first full view of all others.
 pub(crate) struct Joined {
     pub(crate) lease: Lease,
+    /// What it was asked for with.
+    pub(crate) requested: LeaseAttributes,
     pub(crate) snapshots: watch::Receiver<Option<Arc<LeaseSnapshot>>>,
     pub(crate) snapshot: Arc<LeaseSnapshot>,
 }
@@ -75,7 +77,7 @@ impl Joiner<'_> {
             Err(_) => None,
         };
         let snapshot = snapshot.ok_or(JoinError::NoView)?;
-        Ok(Joined { lease, snapshots, snapshot })
+        Ok(Joined { lease, requested: request.attributes, snapshots, snapshot })
     }
 
     /// The MAC of the device that exists (a running flannel's, perhaps), or the one peers know from the lease, or a new one.

@@ -16,6 +16,7 @@ mod join;
 mod kube;
 mod lease;
 mod netconf;
+mod network_report;
 mod observe;
 mod packet_filter;
 mod plan;

@@ -9,10 +9,9 @@ use crate::{
     family::{self, Family},
     lease::{Lease, LeaseAttributes, LeaseError, Rejection, StoredSettings, Subnets, VtepData},
     netconf::NetConf,
+    plan::VXLAN,
 };
 
-/// The only backend whose payload is read.
-const VXLAN: &str = "vxlan";
 const MANAGED: &str = "kube-subnet-manager";
 const BACKEND_TYPE: &str = "backend-type";
 

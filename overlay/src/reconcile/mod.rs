@@ -24,8 +24,8 @@ use crate::{
     family::Family,
     forwarding::{self, Sysctls},
     interface::{self, InterfaceChoice, Underlay},
-    join::lease_request,
-    lease::{Lease, LeaseRequest, LeaseSnapshot},
+    join::{Joined, lease_request},
+    lease::{Lease, LeaseAttributes, LeaseRequest, LeaseSnapshot},
     netconf::NetConf,
     observe::{self, Devices},
     packet_filter::{ConntrackBypass, FilterRules, PacketFilter, PodNetworks},
@@ -74,6 +74,8 @@ pub(crate) struct Reconciler {
     /// Empty for backends that do not ask.
     reach: Reach,
     lease: Lease,
+    /// What the lease was asked for with; its manager may publish something else (an administrator's address).
+    requested: LeaseAttributes,
     snapshot: Arc<LeaseSnapshot>,
     desired: Desired,
     problems: Vec<PeerProblem>,
@@ -93,16 +95,16 @@ impl Reconciler {
         settings: Settings,
         netlink: Netlink,
         underlay: BTreeMap<Family, Underlay>,
-        lease: Lease,
-        snapshot: Arc<LeaseSnapshot>,
+        joined: &Joined,
     ) -> Self {
         let mut new = Self {
             settings,
             netlink,
             underlay,
             reach: Reach::new(),
-            lease,
-            snapshot,
+            lease: joined.lease.clone(),
+            requested: joined.requested.clone(),
+            snapshot: Arc::clone(&joined.snapshot),
             desired: Desired::default(),
             problems: Vec::new(),
             observed: None,
@@ -121,26 +123,35 @@ impl Reconciler {
         &self.lease
     }
 
-    pub(crate) fn set_snapshot(&mut self, snapshot: Arc<LeaseSnapshot>) {
+    /// True if something happened to this node's own lease.
+    pub(crate) fn set_snapshot(&mut self, snapshot: Arc<LeaseSnapshot>) -> bool {
+        let own = |of: &LeaseSnapshot| of.leases.iter().find(|lease| lease.subnets == self.lease.subnets).cloned();
+        let own_changed = own(&self.snapshot) != own(&snapshot) || self.snapshot.rejected != snapshot.rejected;
         self.snapshot = snapshot;
         self.derive();
+        own_changed
     }
 
-    pub(crate) fn set_lease(&mut self, lease: Lease) {
-        self.lease = lease;
-        self.derive();
+    /// Takes the lease that was got for `requested`.
+    pub(crate) fn set_lease(&mut self, lease: Lease, requested: LeaseAttributes) {
+        self.requested = requested;
+        if lease != self.lease {
+            self.lease = lease;
+            self.derive();
+        }
     }
 
     /// What the node's lease should be: the subnets it holds, with the addresses it has now.
     pub(crate) fn announcement(&self) -> LeaseRequest {
-        lease_request(&self.settings, &self.underlay, self.lease.attributes.clone(), Some(self.lease.subnets))
+        lease_request(&self.settings, &self.underlay, self.requested.clone(), Some(self.lease.subnets))
     }
 
     /// Whether everyone else sees that lease.
     pub(crate) fn is_announced(&self) -> bool {
-        let wanted = Lease { subnets: self.lease.subnets, attributes: self.announcement().attributes };
-        let key = wanted.subnets.to_string();
-        self.snapshot.leases.contains(&wanted) && !self.snapshot.rejected.iter().any(|rejected| rejected.object == key)
+        let key = self.lease.subnets.to_string();
+        self.announcement().attributes == self.requested
+            && self.snapshot.leases.contains(&self.lease)
+            && !self.snapshot.rejected.iter().any(|rejected| rejected.object == key)
     }
 
     /// Recomputes the desired state. What changed is tried at once, however often its former self failed.

@@ -20,7 +20,8 @@ use crate::{
     family::Family,
     interface::Underlay,
     join::{Joined, Joiner},
-    lease::{Lease, LeaseError, LeaseManager, LeaseSnapshot},
+    lease::{Lease, LeaseAttributes, LeaseError, LeaseManager, LeaseSnapshot},
+    network_report,
     status::OverlayStatus,
 };
 
@@ -54,18 +55,22 @@ pub(crate) struct Start {
 /// Runs the overlay until shutdown, and leaves everything in place then. Passes are never cut short.
 pub(crate) async fn run(start: Start) {
     let shutdown = start.shutdown.clone();
+    let reports =
+        network_report::follow(start.status.subscribe(), Arc::clone(&start.leases), start.settings.node_name.clone());
     tokio::select! {
         biased;
         () = shutdown.cancelled() => {}
         () = serve(start) => {}
+        () = reports => {}
     }
 }
 
 async fn serve(start: Start) {
     let Start { settings, netlink, underlay, events, leases, status, check_interval, .. } = start;
     let joiner = Joiner { settings: &settings, netlink: &netlink, underlay: &underlay, leases: &leases };
-    let Joined { lease, snapshots, snapshot } = join(&joiner, &status).await;
-    let reconciler = Reconciler::new(settings, netlink, underlay, lease, snapshot);
+    let joined = join(&joiner, &status).await;
+    let reconciler = Reconciler::new(settings, netlink, underlay, &joined);
+    let snapshots = joined.snapshots;
     let server =
         Server { reconciler, leases, snapshots, events, status, check_interval, announcement: Announcement::default() };
     server.run().await;
@@ -105,18 +110,22 @@ struct Server {
 /// The publishing of the own lease, beside the passes: it may wait for a server.
 #[derive(Default)]
 struct Announcement {
-    running: Option<JoinHandle<Result<Lease, LeaseError>>>,
+    running: Option<JoinHandle<Result<Published, LeaseError>>>,
+    finished: Option<Instant>,
     not_before: Option<Instant>,
     delay: Duration,
     error: Option<String>,
 }
+
+/// The lease, and what it was asked for with.
+type Published = (Lease, LeaseAttributes);
 
 /// Why the server woke up.
 enum Wake {
     Leases,
     Unwatched,
     Events(Vec<Event>),
-    Announced(Result<Lease, LeaseError>),
+    Announced(Result<Published, LeaseError>),
     Glance,
     Timer,
 }
@@ -207,7 +216,9 @@ impl Server {
     fn take_snapshot(&mut self) {
         let snapshot = self.snapshots.borrow_and_update().clone();
         if let Some(snapshot) = snapshot {
-            self.reconciler.set_snapshot(snapshot);
+            if self.reconciler.set_snapshot(snapshot) {
+                self.announcement.hurry();
+            }
         }
     }
 
@@ -236,25 +247,26 @@ impl Server {
         let request = self.reconciler.announcement();
         info!(subnets = %self.reconciler.lease().subnets, "publishing the lease again");
         let leases = Arc::clone(&self.leases);
-        self.announcement.running = Some(tokio::spawn(async move { leases.acquire(&request).await }));
+        self.announcement.running = Some(tokio::spawn(async move {
+            let lease = leases.acquire(&request).await?;
+            Ok((lease, request.attributes))
+        }));
     }
 
-    fn announced(&mut self, result: Result<Lease, LeaseError>) {
+    fn announced(&mut self, result: Result<Published, LeaseError>) {
         self.announcement.finish(Instant::now());
         match result {
-            Ok(lease) => {
+            Ok((lease, requested)) => {
                 self.announcement.error = None;
-                if lease != *self.reconciler.lease() {
-                    if lease.subnets != self.reconciler.lease().subnets {
-                        warn!(
-                            old = %self.reconciler.lease().subnets,
-                            new = %lease.subnets,
-                            "the lease was lost and another taken; pods keep their old addresses"
-                        );
-                    }
-                    self.reconciler.set_lease(lease);
-                    self.pass(Cause::NewDesired);
+                if lease.subnets != self.reconciler.lease().subnets {
+                    warn!(
+                        old = %self.reconciler.lease().subnets,
+                        new = %lease.subnets,
+                        "the lease was lost and another taken; pods keep their old addresses"
+                    );
                 }
+                self.reconciler.set_lease(lease, requested);
+                self.pass(Cause::NewDesired);
             }
             Err(error) => {
                 let error = error.to_string();
@@ -272,6 +284,12 @@ impl Announcement {
         self.not_before.filter(|_| self.running.is_none())
     }
 
+    /// What happens to the own lease is answered at once, though not faster than somebody else could keep changing it.
+    fn hurry(&mut self) {
+        self.delay = Duration::ZERO;
+        self.not_before = self.finished.map(|time| time + ANNOUNCE_AGAIN);
+    }
+
     fn settle(&mut self) {
         self.not_before = None;
         self.delay = Duration::ZERO;
@@ -280,6 +298,7 @@ impl Announcement {
 
     fn finish(&mut self, now: Instant) {
         self.running = None;
+        self.finished = Some(now);
         self.delay = (self.delay * 2).clamp(ANNOUNCE_AGAIN, ANNOUNCE_LONGEST);
         self.not_before = Some(now + self.delay);
     }

@@ -84,7 +84,7 @@ fn nodes_of_others_are_no_leases_and_broken_ones_are_named() {
     let (data, address) = (key("backend-data"), key("public-ip"));
     for (cidrs, annotations, reason) in [
         (cidr, with(MEASURED, &data, "{"), "flannel.alpha.coreos.com/backend-data: \"{\": EOF"),
-        (cidr, with(MEASURED, &address, "10.0.0.300"), "flannel.alpha.coreos.com/public-ip: \"10.0.0.300\""),
+        (cidr, with(MEASURED, &address, "10.0.0.300"), "annotation flannel.alpha.coreos.com/public-ip: \"10.0.0.300\""),
         (cidr, without(MEASURED, "public-ip"), "has no flannel.alpha.coreos.com/public-ip"),
         (&[], MEASURED.to_vec(), "has no pod CIDR"),
     ] {
