@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
-    process::{Command, Output, Stdio},
-    thread,
+    io::{self, BufReader, Read},
 };
 
 use weft_netlink::NftQuery;
@@ -16,6 +14,7 @@ use super::{
     ruleset::{self, TABLE},
     transaction::Transaction,
 };
+use crate::program::{self, Finished};
 
 /// Our table in the kernel.
 pub(crate) trait Nft: Send + Sync {
@@ -69,34 +68,22 @@ impl Default for NftCommand {
 }
 
 impl NftCommand {
-    fn spawn(&self, arguments: &[&str], input: &str) -> Result<Output, NftError> {
-        let mut child = Command::new(self.program)
-            .args(arguments)
-            // `list` reads nft's messages.
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => NftError::Missing,
-                _ => NftError::Run(error),
-            })?;
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        thread::scope(|scope| {
-            // From a thread, so that nft never waits for us to read its output while we wait for it to read our input. A
-            // broken pipe means that nft gave up, and it says why.
-            scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
-            child.wait_with_output().map_err(NftError::Run)
+    fn spawn(&self, arguments: &[&str], input: &str) -> Result<(Finished, Vec<u8>), NftError> {
+        let read = |mut output: BufReader<_>| {
+            let mut bytes = Vec::new();
+            output.read_to_end(&mut bytes).map(|_| bytes)
+        };
+        program::run(self.program, arguments, &[input], read).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => NftError::Missing,
+            _ => NftError::Run(error),
         })
     }
 
-    fn script(&self, script: &str) -> Result<Output, NftError> {
-        let output = self.spawn(&["-f", "-"], script)?;
-        if output.status.success() {
-            return Ok(output);
+    fn script(&self, script: &str) -> Result<(), NftError> {
+        let (Finished { status, stderr }, _) = self.spawn(&["-f", "-"], script)?;
+        if status.success() {
+            return Ok(());
         }
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(NftError::Refused { line: failed_line(&stderr, script), stderr: first_error(&stderr) })
     }
 }
@@ -104,11 +91,10 @@ impl NftCommand {
 impl Nft for NftCommand {
     fn list(&self) -> Result<Option<Content>, NftError> {
         let arguments: Vec<&str> = ["-j", "list", "table"].into_iter().chain(TABLE.split(' ')).collect();
-        let output = self.spawn(&arguments, "")?;
-        if output.status.success() {
-            return listing::parse_table(&output.stdout).map_err(NftError::Listing);
+        let (Finished { status, stderr }, stdout) = self.spawn(&arguments, "")?;
+        if status.success() {
+            return listing::parse_table(&stdout).map_err(NftError::Listing);
         }
-        let stderr = String::from_utf8_lossy(&output.stderr);
         if stderr.contains("No such file or directory") {
             return Ok(None);
         }
@@ -124,7 +110,7 @@ impl Nft for NftCommand {
         if transaction.is_empty() {
             return Ok(());
         }
-        self.script(&transaction.render()).map(drop)
+        self.script(&transaction.render())
     }
 
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {
