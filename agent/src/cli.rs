@@ -138,6 +138,14 @@ pub(crate) struct OverlayArgs {
     #[arg(long, value_name = "NAME|IP")]
     pub(crate) iface: Vec<String>,
 
+    /// Regular expression for the external interface's address or name; repeatable, tried after --iface.
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) iface_regex: Vec<String>,
+
+    /// External interface: the one this address is reached by; tried after --iface and --iface-regex.
+    #[arg(long, value_name = "IP")]
+    pub(crate) iface_can_reach: Option<String>,
+
     /// IPv4 address the other nodes reach this one at; default: the external interface's.
     #[arg(long, value_name = "IP")]
     pub(crate) public_ip: Option<String>,

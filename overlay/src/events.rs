@@ -21,6 +21,8 @@ pub(crate) struct Known<'a> {
     pub(crate) devices: &'a Devices,
     pub(crate) underlay: &'a BTreeMap<Family, Underlay>,
     pub(crate) reach: &'a Reach,
+    /// The underlay is gone: whatever comes may replace it.
+    pub(crate) adrift: bool,
 }
 
 impl Known<'_> {
@@ -28,6 +30,7 @@ impl Known<'_> {
     pub(crate) fn contradicts(&self, event: &Event) -> bool {
         match event {
             Event::Overrun => true,
+            Event::AddressChanged(_) | Event::RouteChanged(_) | Event::LinkChanged(_) if self.adrift => true,
             Event::LinkChanged(link) => self.link_changed(link),
             Event::LinkRemoved(link) => self.family_of(link.index).is_some() || self.is_underlay(link.index),
             Event::AddressChanged(address) => self.address(address, true),

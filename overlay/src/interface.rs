@@ -6,7 +6,10 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
 };
+
+use regex::Regex;
 
 use weft_netlink::{Address, IfIndex, Link, Netlink, Route, RouteFilter, RouteKind, RouteScope};
 
@@ -17,6 +20,10 @@ use crate::family::Family;
 pub struct InterfaceChoice {
     /// `--iface`, repeatable: names, or addresses held by the interface. The first that exists is taken.
     pub interfaces: Vec<String>,
+    /// `--iface-regex`, repeatable: tried after `interfaces`, on each interface's addresses first, then on names.
+    pub patterns: Vec<InterfacePattern>,
+    /// `--iface-can-reach`: tried last, the interface by which this address is reached.
+    pub can_reach: Option<IpAddr>,
     /// `--public-ip`: what other nodes send to, if not the interface's own address.
     pub public_ip: Option<Ipv4Addr>,
     /// `--public-ipv6`.
@@ -24,6 +31,26 @@ pub struct InterfaceChoice {
 }
 
 impl InterfaceChoice {
+    /// An interface was named, so there is no choice to stick to.
+    fn names_one(&self) -> bool {
+        !self.interfaces.is_empty()
+    }
+
+    fn says_something(&self) -> bool {
+        self.names_one() || !self.patterns.is_empty() || self.can_reach.is_some()
+    }
+
+    fn not_found(&self) -> String {
+        let mut flags = Vec::new();
+        if self.names_one() {
+            flags.push(format!("has a name or address of --iface {}", self.interfaces.join(", ")));
+        }
+        let patterns = self.patterns.iter().map(|pattern| pattern.0.as_str());
+        flags.extend(patterns.map(|pattern| format!("matches --iface-regex {pattern}")));
+        flags.extend(self.can_reach.map(|address| format!("leads to --iface-can-reach {address}")));
+        format!("none {}", flags.join(", or "))
+    }
+
     fn public_address(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.public_ip.map(IpAddr::V4),
@@ -31,6 +58,31 @@ impl InterfaceChoice {
         }
     }
 }
+
+/// A regular expression for addresses or names of interfaces, in the syntax Go and Rust share.
+#[derive(Clone, Debug)]
+pub struct InterfacePattern(Regex);
+
+/// The text is no regular expression.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a regular expression: {0}")]
+pub struct InterfacePatternError(String);
+
+impl FromStr for InterfacePattern {
+    type Err = InterfacePatternError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Regex::new(text).map(Self).map_err(|error| InterfacePatternError(error.to_string()))
+    }
+}
+
+impl PartialEq for InterfacePattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for InterfacePattern {}
 
 /// The chosen interface of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,17 +117,25 @@ pub(crate) struct Inventory {
     pub(crate) addresses: Vec<Address>,
     /// In the order of preference: lowest metric first.
     pub(crate) default_routes: Vec<Route>,
+    /// The interface by which the address of `--iface-can-reach` is reached, and the source address.
+    pub(crate) toward: Option<(IfIndex, Option<IpAddr>)>,
 }
 
-/// Reads the inventory of the network namespace `netlink` belongs to.
-pub(crate) fn inventory(netlink: &Netlink) -> weft_netlink::Result<Inventory> {
+/// Reads what `choice` needs of the network namespace `netlink` belongs to.
+pub(crate) fn inventory(netlink: &Netlink, choice: &InterfaceChoice) -> weft_netlink::Result<Inventory> {
     let mut default_routes: Vec<Route> = netlink
         .routes(&RouteFilter::default())?
         .into_iter()
         .filter(|route| route.destination.prefix() == 0 && route.kind == RouteKind::Unicast)
         .collect();
     default_routes.sort_by_key(|route| route.metric.unwrap_or(0));
-    Ok(Inventory { links: netlink.links()?, addresses: netlink.addresses(None)?, default_routes })
+    let toward = choice.can_reach.and_then(|address| netlink.route_to(address).ok());
+    Ok(Inventory {
+        links: netlink.links()?,
+        addresses: netlink.addresses(None)?,
+        default_routes,
+        toward: toward.and_then(|route| Some((route.link?, route.prefsrc))),
+    })
 }
 
 /// Chooses for each of `families`; they may use different interfaces (flannel insists on one, flannel-defects.md B.5).
@@ -101,11 +161,13 @@ pub(crate) fn refresh(
     inventory: &Inventory,
 ) -> Result<BTreeMap<Family, Underlay>, InterfaceError> {
     let again = |(family, old): (&Family, &Underlay)| {
-        let mut choice = choice.clone();
-        if choice.interfaces.is_empty() && choice.public_address(*family).is_none() {
-            choice.interfaces = vec![old.name.clone()];
-        }
-        let mut new = choose_one(&choice, *family, inventory)?;
+        let mut new = match choice.names_one() || choice.public_address(*family).is_some() {
+            true => choose_one(choice, *family, inventory)?,
+            false => {
+                let stay = InterfaceChoice { interfaces: vec![old.name.clone()], ..choice.clone() };
+                choose_one(&stay, *family, inventory).or_else(|_| choose_one(choice, *family, inventory))?
+            }
+        };
         let still_there =
             inventory.usable(*family).any(|entry| entry.link == new.link && entry.address.ip() == old.address);
         if still_there {
@@ -120,12 +182,12 @@ pub(crate) fn refresh(
 fn choose_one(choice: &InterfaceChoice, family: Family, inventory: &Inventory) -> Result<Underlay, InterfaceError> {
     let fail = |reason: String| InterfaceError { family, reason, looked_at: Looked { inventory, family }.to_string() };
     let public = choice.public_address(family);
-    let (link, wanted_address) = if !choice.interfaces.is_empty() {
-        choice
-            .interfaces
-            .iter()
-            .find_map(|wanted| inventory.by_name_or_address(wanted))
-            .ok_or_else(|| fail(format!("none has a name or address of --iface {}", choice.interfaces.join(", "))))?
+    let (link, wanted_address) = if choice.says_something() {
+        let named = choice.interfaces.iter().find_map(|wanted| inventory.by_name_or_address(wanted));
+        named
+            .or_else(|| choice.patterns.iter().find_map(|pattern| inventory.matching(pattern, family)))
+            .or_else(|| inventory.toward_target())
+            .ok_or_else(|| fail(choice.not_found()))?
     } else if let Some(public) = public {
         let link = inventory.holder(public).ok_or_else(|| fail(format!("none holds the public address {public}")))?;
         (link, Some(public))
@@ -158,6 +220,20 @@ impl Inventory {
             Ok(address) => Some((self.holder(address)?, Some(address))),
             Err(_) => Some((self.links.iter().find(|link| link.name == wanted)?, None)),
         }
+    }
+
+    /// Addresses of all interfaces come before names (flannel.md section 6).
+    fn matching(&self, pattern: &InterfacePattern, family: Family) -> Option<(&Link, Option<IpAddr>)> {
+        let by_address = self.links.iter().find_map(|link| {
+            let mut own = self.usable(family).filter(|entry| entry.link == link.index).map(|entry| entry.address.ip());
+            Some((link, Some(own.find(|address| pattern.0.is_match(&address.to_string()))?)))
+        });
+        by_address.or_else(|| Some((self.links.iter().find(|link| pattern.0.is_match(&link.name))?, None)))
+    }
+
+    fn toward_target(&self) -> Option<(&Link, Option<IpAddr>)> {
+        let (link, source) = self.toward?;
+        Some((self.link(link)?, source))
     }
 
     fn holder(&self, address: IpAddr) -> Option<&Link> {

@@ -32,7 +32,7 @@ pub use cleanup::{CleanupConfig, CleanupError, cleanup};
 pub use dir::DirLeases;
 pub use etcd::{ClientCertificate, EtcdConfig, EtcdLeases, EtcdUser};
 pub use family::Family;
-pub use interface::{InterfaceChoice, InterfaceError};
+pub use interface::{InterfaceChoice, InterfaceError, InterfacePattern, InterfacePatternError};
 pub use lease::{
     Lease, LeaseAttributes, LeaseError, LeaseFuture, LeaseKeyError, LeaseManager, LeaseRequest, LeaseSnapshot,
     LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,

@@ -128,7 +128,7 @@ pub fn start(
         return Err(StartError::MissingCapability);
     }
     let netlink = Netlink::open()?;
-    let inventory = interface::inventory(&netlink)?;
+    let inventory = interface::inventory(&netlink, &config.interface)?;
     let families: Vec<_> = config.net_conf.families().collect();
     let underlay = interface::choose(&config.interface, families.into_iter(), &inventory)?;
     if config.net_conf.backend == Backend::HostGw

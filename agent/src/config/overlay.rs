@@ -18,7 +18,7 @@ pub(crate) struct OverlayConfig {
     pub(crate) net_conf: NetConf,
     /// Who hands out subnets.
     pub(crate) subnet_manager: SubnetManager,
-    /// `--iface`, `--public-ip`, `--public-ipv6`.
+    /// `--iface` and the like, `--public-ip`, `--public-ipv6`.
     pub(crate) interface: InterfaceChoice,
     /// Masquerade what leaves the pod network.
     pub(crate) ip_masq: bool,
@@ -55,6 +55,12 @@ pub(super) fn read(args: &AgentArgs, mistakes: &mut Mistakes) -> Option<OverlayC
         mistakes.check("--subnet-manager", &flags.subnet_manager, SubnetManager::parse(&flags.subnet_manager));
     let interface = InterfaceChoice {
         interfaces: flags.iface.clone(),
+        patterns: flags
+            .iface_regex
+            .iter()
+            .filter_map(|text| mistakes.check("--iface-regex", text, text.parse()))
+            .collect(),
+        can_reach: address("--iface-can-reach", flags.iface_can_reach.as_deref(), "an IP address", mistakes),
         public_ip: address::<Ipv4Addr>("--public-ip", flags.public_ip.as_deref(), "an IPv4 address", mistakes),
         public_ipv6: address::<Ipv6Addr>("--public-ipv6", flags.public_ipv6.as_deref(), "an IPv6 address", mistakes),
     };

@@ -12,6 +12,7 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
         running: true,
         loopback: name == "lo",
         controller: None,
+        alias: None,
         kind: LinkKind::Other(String::new()),
     }
 }
@@ -53,12 +54,15 @@ fn node() -> Inventory {
             address(4, "10.8.0.4/24", Universe, true),
         ],
         default_routes: vec![default_route(2, "192.168.1.1"), default_route(2, "fe80::1")],
+        toward: None,
     }
 }
 
 fn with(interfaces: &[&str], public_ip: Option<&str>) -> InterfaceChoice {
     InterfaceChoice {
         interfaces: interfaces.iter().map(|name| (*name).into()).collect(),
+        patterns: Vec::new(),
+        can_reach: None,
         public_ip: public_ip.map(|address| address.parse().unwrap()),
         public_ipv6: None,
     }
@@ -81,6 +85,47 @@ fn rules_choose_interface_and_addresses() {
         let got = (chosen.name, chosen.address.to_string(), chosen.public_address.to_string());
         assert_eq!(got, ((*name).into(), (*own).into(), (*published).into()), "{interfaces:?}");
     }
+}
+
+#[test]
+fn patterns_are_tried_on_addresses_then_names_and_the_way_to_a_target_last() {
+    let mut inventory = node();
+    let eth1 = IfIndex::new(3).unwrap();
+    for (patterns, can_reach, name, own) in [
+        (&["10[.]9[.]"][..], false, "eth1", "10.9.0.3"),
+        (&["^10.9.0.4$"], false, "eth1", "10.9.0.4"),
+        (&["eth[01]"], false, "eth0", "192.168.1.2"),
+        (&["^wlan", "^eth1$"], false, "eth1", "10.9.0.3"),
+        (&["^wlan"], true, "eth1", "10.9.0.4"),
+    ] {
+        let choice = InterfaceChoice {
+            patterns: patterns.iter().map(|text| text.parse().unwrap()).collect(),
+            can_reach: can_reach.then(|| [10, 9, 9, 9].into()),
+            ..InterfaceChoice::default()
+        };
+        inventory.toward = can_reach.then_some((eth1, Some([10, 9, 0, 4].into())));
+        let chosen = choose_one(&choice, Family::V4, &inventory).unwrap();
+        assert_eq!((chosen.name.as_str(), chosen.address.to_string()), (name, own.to_owned()), "{patterns:?}");
+    }
+    let choice = InterfaceChoice { patterns: vec!["^wlan".parse().unwrap()], ..with(&["eth7"], None) };
+    inventory.toward = None;
+    let error = choose_one(&choice, Family::V4, &inventory).unwrap_err().to_string();
+    assert!(error.contains("none has a name or address of --iface eth7, or matches --iface-regex ^wlan"), "{error}");
+    assert!("eth(".parse::<InterfacePattern>().is_err());
+}
+
+#[test]
+fn the_choice_stays_while_it_exists_and_moves_when_it_is_gone() {
+    let choice = InterfaceChoice::default();
+    let current = choose(&choice, [Family::V4].into_iter(), &node()).unwrap();
+    let mut other = node();
+    other.default_routes = vec![default_route(3, "10.9.0.1")];
+    assert_eq!(refresh(&choice, &current, &other).unwrap(), current);
+    other.addresses.retain(|entry| entry.link.get() != 2);
+    let moved = refresh(&choice, &current, &other).unwrap();
+    assert_eq!(moved[&Family::V4].name, "eth1");
+    other.default_routes.clear();
+    assert!(refresh(&choice, &current, &other).is_err());
 }
 
 #[test]

@@ -86,6 +86,8 @@ pub(crate) struct Reconciler {
     sysctls: Sysctls,
     retries: Retries<Task>,
     repairs: BTreeMap<ObjectKind, u64>,
+    /// The underlay that was chosen is gone: any new address or route may bring another.
+    adrift: bool,
     /// Everything this node needs was in place once.
     complete: bool,
 }
@@ -113,6 +115,7 @@ impl Reconciler {
             sysctls: Sysctls::new(),
             retries: Retries::default(),
             repairs: BTreeMap::new(),
+            adrift: false,
             complete: false,
         };
         new.derive();
@@ -179,7 +182,7 @@ impl Reconciler {
     /// Looks at the underlay again: its address, MTU or index may have changed. True if so.
     pub(crate) fn refresh_underlay(&mut self) -> bool {
         let families: Vec<Family> = self.underlay.keys().copied().collect();
-        let found = interface::inventory(&self.netlink).map_err(|error| error.to_string());
+        let found = interface::inventory(&self.netlink, &self.settings.interface).map_err(|error| error.to_string());
         let chosen = found.and_then(|inventory| {
             interface::refresh(&self.settings.interface, &self.underlay, &inventory).map_err(|error| error.to_string())
         });
@@ -187,6 +190,7 @@ impl Reconciler {
         if rerouted {
             self.derive();
         }
+        self.adrift = chosen.is_err();
         match chosen {
             Ok(chosen) if chosen != self.underlay => {
                 info!(?families, "the underlay changed");
@@ -214,6 +218,7 @@ impl Reconciler {
                     devices: &self.devices,
                     underlay: &self.underlay,
                     reach: &self.reach,
+                    adrift: self.adrift,
                 };
                 events.iter().any(|event| known.contradicts(event))
             }

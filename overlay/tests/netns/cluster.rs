@@ -27,6 +27,7 @@ pub(crate) const DUAL_STACK: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":t
 pub(crate) struct Cluster {
     pub(crate) directory: TempDir,
     underlay: Netns,
+    routed: bool,
 }
 
 pub(crate) struct Node {
@@ -40,9 +41,27 @@ pub(crate) struct Node {
 impl Cluster {
     pub(crate) fn new() -> Self {
         let underlay = Netns::create().unwrap();
-        run(&underlay, "ip link add br0 type bridge");
+        // Snooping without a querier on the link loses neighbour solicitations.
+        run(&underlay, "ip link add br0 type bridge mcast_snooping 0");
         run(&underlay, "ip link set br0 up");
-        Self { directory: tempfile::tempdir().unwrap(), underlay }
+        Self { directory: tempfile::tempdir().unwrap(), underlay, routed: false }
+    }
+
+    /// With a router, `.254` and `::fe`, to a second network: nodes from 10 to 19 are `172.30.1.N` and `fd99:0:0:1::N`.
+    pub(crate) fn routed() -> Self {
+        let cluster = Self { routed: true, ..Self::new() };
+        for command in [
+            "ip link add br1 type bridge mcast_snooping 0",
+            "ip link set br1 up",
+            "ip address add 172.30.0.254/24 dev br0",
+            "ip address add 172.30.1.254/24 dev br1",
+            "ip address add fd99::fe/64 dev br0 nodad",
+            "ip address add fd99:0:0:1::fe/64 dev br1 nodad",
+            "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+        ] {
+            run(&cluster.underlay, command);
+        }
+        cluster
     }
 
     pub(crate) fn leases(&self) -> PathBuf {
@@ -62,6 +81,8 @@ impl Cluster {
     pub(crate) fn machine(&self, number: u8) -> Node {
         let netns = Netns::create().unwrap();
         let port = format!("port{number}");
+        // That of a machine that is gone: the kernel takes its time to clear a namespace away.
+        shell(&self.underlay, &format!("ip link delete {port}"));
         self.underlay
             .run(|| {
                 let spec = VethSpec {
@@ -75,14 +96,15 @@ impl Cluster {
                 Netlink::open().unwrap().create_veth(&spec).unwrap();
             })
             .unwrap();
-        run(&self.underlay, &format!("ip link set {port} master br0 up"));
+        let far = u8::from(self.routed && (10..20).contains(&number));
+        run(&self.underlay, &format!("ip link set {port} master br{far} up"));
         for command in [
             "ip link set lo up",
             "ip link set eth0 up",
-            &format!("ip address add 172.30.0.{number}/24 dev eth0"),
-            &format!("ip address add fd99::{number}/64 dev eth0 nodad"),
-            "ip route add default via 172.30.0.254",
-            "ip route add default via fd99::fe",
+            &format!("ip address add 172.30.{far}.{number}/24 dev eth0"),
+            &format!("ip address add fd99:0:0:{far}::{number}/64 dev eth0 nodad"),
+            &format!("ip route add default via 172.30.{far}.254"),
+            &format!("ip route add default via fd99:0:0:{far}::fe"),
         ] {
             run(&netns, command);
         }
@@ -157,6 +179,21 @@ impl Node {
         run(&self.netns, command)
     }
 
+    /// The number of its subnet, `10.244.N.0/24` and `fd44:0:0:N::/64`.
+    pub(crate) fn subnet(&self) -> u8 {
+        let status = self.status();
+        match (status.ipv4.subnet, status.ipv6.and_then(|v6| v6.subnet)) {
+            (Some(v4), _) => v4.split('.').nth(2).unwrap().parse().unwrap(),
+            (_, v6) => v6.unwrap().split(':').nth(3).unwrap().parse().unwrap(),
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        let leases = self.leases();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(weft_overlay::LeaseManager::release(&leases, &format!("n{}", self.number))).unwrap();
+    }
+
     pub(crate) fn leases(&self) -> DirLeases {
         DirLeases::new(&self.leases)
     }
@@ -178,7 +215,7 @@ impl Node {
                     name: &name,
                     peer_name: "eth0",
                     peer_netns: Some(std::os::fd::AsFd::as_fd(&pod)),
-                    mtu: Some(1430),
+                    mtu: self.running.as_ref().and_then(|_| self.status().mtu).or(Some(1430)),
                     mac: None,
                     peer_mac: None,
                 };

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod backends;
 mod cluster;
+mod defects;
+mod flannel_peer;
 mod packet_rules;
 
 use std::{fs, io::ErrorKind, net::IpAddr, time::Duration};
