@@ -80,10 +80,10 @@ impl Run {
         Ok(path)
     }
 
-    /// Leaves everything as it is, also after this process, until [`remove`].
+    /// Leaves everything as it is, also after this process, until [`down`].
     ///
     /// # Errors
-    /// The marker that protects it from [`sweep`] cannot be written.
+    /// The marker that protects it from later runs cannot be written.
     pub fn keep(mut self) -> Result<()> {
         let marker = self.directory().join(KEPT);
         fs::write(&marker, "").with_context(|| format!("write {}", marker.display()))?;
