@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
+use futures::{StreamExt, stream::BoxStream};
 use kube::{
     Api,
     runtime::{WatchStreamExt, watcher, watcher::Event},
@@ -16,6 +16,7 @@ use tracing::warn;
 use super::{ANSWER, AnnotationPrefix, node::WatchedNode};
 use crate::lease::{Lease, LeaseError, LeaseSnapshot, LeaseTable, Rejection};
 
+type Events = BoxStream<'static, watcher::Result<Event<WatchedNode>>>;
 type Snapshots = watch::Sender<Option<Arc<LeaseSnapshot>>>;
 
 /// Waits for the first full list, then follows until the last receiver is dropped.
@@ -24,9 +25,7 @@ pub(super) async fn start(
     prefix: AnnotationPrefix,
     own: String,
 ) -> Result<watch::Receiver<Option<Arc<LeaseSnapshot>>>, LeaseError> {
-    // From the server's cache, as every informer does: thousands of agents must not all read through to etcd.
-    let config = watcher::Config::default().any_semantic();
-    let mut events = watcher(nodes, config).default_backoff().boxed();
+    let mut events = events(&nodes);
     let mut follower = Follower { table: LeaseTable::default(), listing: Vec::new(), prefix, own };
     let doing = || "list Nodes".to_owned();
     match timeout(ANSWER, follower.first_list(&mut events)).await {
@@ -38,10 +37,22 @@ pub(super) async fn start(
     tokio::spawn(async move {
         tokio::select! {
             () = snapshots.closed() => {}
-            () = follower.run(&mut events, &snapshots) => {}
+            () = follower.run(&nodes, events, &snapshots) => {}
         }
     });
     Ok(receiver)
+}
+
+fn events(nodes: &Api<WatchedNode>) -> Events {
+    // From the server's cache, as every informer does: thousands of agents must not all read through to etcd.
+    let config = watcher::Config::default().any_semantic();
+    watcher(nodes.clone(), config).default_backoff().boxed()
+}
+
+/// Whether the server does not know the version any more that the watcher goes on asking for: it starts over by itself only
+/// if a stream says so, not if the request is refused (`kube` 5.0).
+fn is_stuck(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 struct Follower {
@@ -53,10 +64,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn first_list(
-        &mut self,
-        events: &mut (impl Stream<Item = watcher::Result<Event<WatchedNode>>> + Unpin),
-    ) -> watcher::Result<()> {
+    async fn first_list(&mut self, events: &mut Events) -> watcher::Result<()> {
         while let Some(event) = events.next().await {
             let event = event?;
             let complete = matches!(event, Event::InitDone);
@@ -68,13 +76,9 @@ impl Follower {
         Ok(())
     }
 
-    async fn run(
-        &mut self,
-        events: &mut (impl Stream<Item = watcher::Result<Event<WatchedNode>>> + Unpin),
-        snapshots: &Snapshots,
-    ) {
+    async fn run(&mut self, nodes: &Api<WatchedNode>, mut stream: Events, snapshots: &Snapshots) {
         let mut failing = false;
-        while let Some(event) = events.next().await {
+        while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => {
                     failing = false;
@@ -82,6 +86,7 @@ impl Follower {
                         publish(&self.table, snapshots);
                     }
                 }
+                Err(error) if is_stuck(&error) => stream = events(nodes),
                 Err(error) if !failing => {
                     warn!(%error, "Nodes cannot be watched; the last leases stay");
                     failing = true;

@@ -215,10 +215,10 @@ impl Server {
 
     fn take_snapshot(&mut self) {
         let snapshot = self.snapshots.borrow_and_update().clone();
-        if let Some(snapshot) = snapshot {
-            if self.reconciler.set_snapshot(snapshot) {
-                self.announcement.hurry();
-            }
+        if let Some(snapshot) = snapshot
+            && self.reconciler.set_snapshot(snapshot)
+        {
+            self.announcement.hurry();
         }
     }
 

@@ -1,14 +1,17 @@
 //! A small Kubernetes API server for tests: in memory, plain HTTP, as much of the API as Weft's clients use.
 //!
-//! Lists, watches (with label and field selectors, bookmarks and streaming lists), server-side apply, delete.
+//! Lists, watches (with label and field selectors, bookmarks and streaming lists), server-side apply, strategic merge of
+//! a status, delete.
 //! Every resource path is served, so that it needs no list of kinds.
 
+mod merge;
 mod selector;
 mod store;
 mod watch;
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -35,6 +38,10 @@ struct Args {
     /// Address to listen on; port 0 takes a free one. The address in use is printed on standard output.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+
+    /// Directory of manifests that are there from the start.
+    #[arg(long, value_name = "DIR")]
+    load: Option<PathBuf>,
 }
 
 /// Shared by all requests.
@@ -53,12 +60,18 @@ impl Server {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let server = Arc::new(Server { store: Mutex::default(), newest: notice::Sender::new(0) });
+    let mut store = Store::default();
+    if let Some(directory) = &args.load {
+        load(&mut store, directory).with_context(|| format!("load {}", directory.display()))?;
+    }
+    let newest = notice::Sender::new(store.newest());
+    let server = Arc::new(Server { store: Mutex::new(store), newest });
     let router = Router::new()
         .route("/readyz", get(async || "ok"))
         .route("/api/v1/{resource}", get(list_core))
         .route("/apis/{group}/{version}/{resource}", get(list_group))
         .route("/api/v1/{resource}/{name}", get(get_core).patch(apply_core).delete(delete_core))
+        .route("/api/v1/{resource}/{name}/status", axum::routing::patch(patch_status_core))
         .route(
             "/api/v1/namespaces/{namespace}/{resource}/{name}",
             get(get_core_namespaced).patch(apply_core_namespaced).delete(delete_core_namespaced),
@@ -73,6 +86,17 @@ async fn main() -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     std::io::Write::write_all(&mut std::io::stdout(), format!("listening on {address}\n").as_bytes())?;
     axum::serve(listener, router).await?;
+    Ok(())
+}
+
+fn load(store: &mut Store, directory: &std::path::Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let text = std::fs::read_to_string(entry?.path())?;
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+        for object in objects.into_iter().filter(Value::is_object) {
+            store.put(Address::of(&object).with_context(|| format!("no kind or name: {object}"))?, object);
+        }
+    }
     Ok(())
 }
 
@@ -181,6 +205,27 @@ async fn delete_group(
     Path((_, _, namespace, resource, name)): Path<(String, String, String, String, String)>,
 ) -> Response {
     delete(&server, &Address::namespaced(&resource, &namespace, &name))
+}
+
+/// Strategic merge of the status subresource. The real one takes annotations there too, which flannel relies on.
+async fn patch_status_core(
+    State(server): Shared,
+    Path((resource, name)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let address = Address::cluster(&resource, &name);
+    let patch: Value = match serde_json::from_slice(&body) {
+        Ok(patch) => patch,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let mut store = server.store();
+    let Some(mut object) = store.get(&address).cloned() else {
+        return failure(StatusCode::NOT_FOUND, &format!("{address} not found"));
+    };
+    merge::strategic(&mut object, &patch);
+    let stored = store.put(address, object).clone();
+    server.newest.send_replace(store.newest());
+    axum::Json(stored).into_response()
 }
 
 fn get_one(server: &Server, address: &Address) -> Response {

@@ -17,6 +17,14 @@ impl Address {
         Self::namespaced(resource, "", name)
     }
 
+    /// Where an object belongs by its kind and metadata; `None` if one of them is missing.
+    pub(crate) fn of(object: &Value) -> Option<Self> {
+        let resource = format!("{}s", object["kind"].as_str()?.to_lowercase());
+        let name = object["metadata"]["name"].as_str()?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+        Some(Self::namespaced(&resource, if resource == "nodes" { "" } else { namespace }, name))
+    }
+
     pub(crate) fn namespaced(resource: &str, namespace: &str, name: &str) -> Self {
         Self { resource: resource.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
     }

@@ -36,6 +36,10 @@ pub(crate) fn stream(
         "" | "0" => watch.begin_with_a_list(parameters.send_initial_events),
         _ if parameters.send_initial_events => watch.begin_with_a_list(true),
         version => match version.parse() {
+            // Another server's version, as after a restored backup: the client has to list again.
+            Ok(version) if version > watch.server.store().newest() => {
+                return failure(StatusCode::GONE, &format!("resourceVersion {version} is of another time"));
+            }
             Ok(version) => watch.seen = version,
             Err(_) => return failure(StatusCode::BAD_REQUEST, &format!("resourceVersion {version:?} is no version")),
         },
