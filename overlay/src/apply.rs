@@ -85,10 +85,10 @@ fn carry_out(
         Action::ReplaceDirect(network, hop) => return Ok(netlink.replace_route(&direct_route(*network, *hop))?),
         Action::RemoveDirect(network, hop) => return Ok(netlink.delete_route(&direct_route(*network, *hop))?),
         Action::RemoveOldDevice(name) => {
-            return Ok(match netlink.link_by_name(name)? {
-                Some(link) => netlink.delete_link(link.index)?,
-                None => (),
-            });
+            if let Some(link) = netlink.link_by_name(name)? {
+                netlink.delete_link(link.index)?;
+            }
+            return Ok(());
         }
         _ => {}
     }

@@ -209,6 +209,15 @@ impl Reconciler {
 
     /// Whether one of `events` says that our objects are not as they were left. Forgets what was known then.
     pub(crate) fn notice(&mut self, events: &[Event]) -> bool {
+        // What an interface blocked, by its name, its port or its being down, may succeed now.
+        let unblocks = events.iter().any(|event| match event {
+            Event::LinkRemoved(_) => true,
+            Event::LinkChanged(link) => self.underlay.values().any(|underlay| underlay.link == link.index),
+            _ => false,
+        });
+        if unblocks {
+            self.retries.retain(|task| !matches!(task, Task::Kernel(..)));
+        }
         let contradicted = match &self.observed {
             None => return true,
             Some(observed) => {

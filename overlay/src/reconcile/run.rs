@@ -258,6 +258,10 @@ impl Server {
         match result {
             Ok((lease, requested)) => {
                 self.announcement.error = None;
+                // The watch may have told before the manager answered.
+                if self.reconciler.is_announced() {
+                    self.announcement.settle();
+                }
                 if lease.subnets != self.reconciler.lease().subnets {
                     warn!(
                         old = %self.reconciler.lease().subnets,
