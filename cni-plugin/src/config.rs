@@ -8,10 +8,12 @@ use weft_netlink::Mac;
 
 use crate::{
     args::{Args, parse_address},
+    attachment::ValidAttachments,
+    dns::{Dns, RuntimeDns},
     env::is_identifier,
     error::{Code, Error},
     ipam::RangeConfig,
-    result::{Dns, RouteConfig},
+    result::RouteConfig,
     version::Version,
 };
 
@@ -24,6 +26,19 @@ pub(crate) struct Header {
     name: String,
     /// The whole configuration, keys in lower case and nulls left out.
     body: Value,
+    /// As it came.
+    stdin: Vec<u8>,
+}
+
+/// Who gives out addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum IpamPlugin {
+    /// The built-in one: by its name, or because there is no `ipam`.
+    HostLocal,
+    /// An `ipam` without `type`. Others take that as "no addresses"; a routed interface is nothing without.
+    Unnamed,
+    /// Another plugin, to be called.
+    Other(String),
 }
 
 /// A configuration as ADD and DEL need it. What only ADD needs to be right is checked by ADD.
@@ -36,12 +51,22 @@ pub(crate) struct Config {
     pub(crate) subnet_file: PathBuf,
     /// Directory of host-local's files, without the name of the network.
     pub(crate) data_dir: PathBuf,
-    pub(crate) ipam_type: String,
+    pub(crate) ipam: IpamPlugin,
     /// Sets of ranges, one address to be taken from each; empty: the subnet file's.
     pub(crate) ranges: Vec<Vec<RangeConfig>>,
     /// Routes for the container; empty: a default route.
     pub(crate) routes: Vec<RouteConfig>,
-    pub(crate) dns: Dns,
+    /// Name servers for the pod, in place of the IPAM plugin's (A11).
+    pub(crate) dns: Option<Dns>,
+    /// A file with the IPAM plugin's name servers.
+    pub(crate) resolv_conf: Option<PathBuf>,
+    /// Device of the overlay; without it pods of other nodes cannot be reached.
+    pub(crate) overlay_device: Option<String>,
+    /// Result of the chain's last ADD, not looked into: DEL must work with any.
+    pub(crate) prev_result: Option<Value>,
+    /// The configuration as it came, for other plugins.
+    pub(crate) stdin: Vec<u8>,
+    valid_attachments: Option<Value>,
     requested_ips: Vec<String>,
     mac: Option<String>,
 }
@@ -52,17 +77,31 @@ struct Body {
     mtu: u32,
     subnetfile: Option<PathBuf>,
     datadir: Option<PathBuf>,
-    ipam: Ipam,
-    dns: Dns,
+    overlaydevice: Option<String>,
+    ipam: Option<Value>,
+    dns: Option<Value>,
     args: ArgsSection,
     runtimeconfig: RuntimeConfig,
+    prevresult: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid_attachments: Option<Value>,
+    /// Another name libcni sends the same under.
+    #[serde(rename = "cni.dev/attachments")]
+    attachments: Option<Value>,
+}
+
+/// An attachment as GC is told of it; keys are in lower case by then.
+#[derive(Debug, Deserialize)]
+struct AttachmentEntry {
+    containerid: String,
+    ifname: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "lowercase")]
-struct Ipam {
-    r#type: String,
+struct HostLocal {
     datadir: Option<PathBuf>,
+    resolvconf: Option<PathBuf>,
     ranges: Vec<Vec<RangeConfig>>,
     routes: Vec<RouteConfig>,
 }
@@ -86,6 +125,7 @@ struct RuntimeConfig {
     ips: Vec<String>,
     mac: Option<String>,
     ipranges: Vec<Vec<RangeConfig>>,
+    dns: RuntimeDns,
 }
 
 impl Header {
@@ -115,32 +155,53 @@ impl Header {
             return Err(Error::with_details(Code::InvalidConfig, "invalid characters found in network name", name));
         }
         known?;
-        Ok(Self { name: name.to_owned(), body })
+        Ok(Self { name: name.to_owned(), body, stdin: stdin.to_owned() })
     }
 }
 
 impl Config {
     pub(crate) fn parse(header: Header) -> Result<Self, Error> {
-        // The first range may stand in `ipam` itself (section 7).
-        let single = header.body.get("ipam").filter(|ipam| ipam.get("subnet").is_some()).cloned();
-        let single = single.map(serde_json::from_value::<RangeConfig>).transpose().map_err(decoding)?;
         let body: Body = serde_json::from_value(header.body).map_err(decoding)?;
+        let ipam = IpamPlugin::named_by(body.ipam.as_ref())?;
+        // The section of another plugin is its own business: it need not even look like host-local's.
+        let section = body.ipam.filter(|_| !matches!(ipam, IpamPlugin::Other(_))).unwrap_or_default();
+        // The first range may stand in `ipam` itself (section 7).
+        let single = section.get("subnet").map(|_| serde_json::from_value::<RangeConfig>(section.clone()));
+        let single = single.transpose().map_err(decoding)?;
+        let section: HostLocal =
+            if section.is_null() { HostLocal::default() } else { serde_json::from_value(section).map_err(decoding)? };
         // runtimeConfig.ipRanges come before the configured ones (section 6).
         let mut ranges = body.runtimeconfig.ipranges;
         ranges.extend(single.map(|range| vec![range]));
-        ranges.extend(body.ipam.ranges);
+        ranges.extend(section.ranges);
+        // Any field counts, be it an empty list (A11).
+        let stated = body.dns.filter(|dns| dns.as_object().is_none_or(|dns| !dns.is_empty()));
+        let dns = stated.map(serde_json::from_value).transpose().map_err(decoding)?;
         Ok(Self {
             name: header.name,
             mtu: body.mtu,
             subnet_file: body.subnetfile.unwrap_or_else(|| SUBNET_FILE.into()),
-            data_dir: body.ipam.datadir.or(body.datadir).unwrap_or_else(|| DATA_DIR.into()),
-            ipam_type: body.ipam.r#type,
+            data_dir: section.datadir.or(body.datadir).unwrap_or_else(|| DATA_DIR.into()),
+            ipam,
             ranges,
-            routes: body.ipam.routes,
-            dns: body.dns,
+            routes: section.routes,
+            dns: body.runtimeconfig.dns.stated().or(dns),
+            resolv_conf: section.resolvconf.filter(|path| !path.as_os_str().is_empty()),
+            overlay_device: body.overlaydevice,
+            prev_result: body.prevresult,
+            stdin: header.stdin,
+            valid_attachments: body.valid_attachments.or(body.attachments),
             requested_ips: body.args.cni.ips.into_iter().chain(body.runtimeconfig.ips).collect(),
-            mac: body.runtimeconfig.mac.or(body.args.cni.mac),
+            mac: body.runtimeconfig.mac.filter(|mac| !mac.is_empty()).or(body.args.cni.mac),
         })
+    }
+
+    /// The attachments GC is to spare; `None` if the runtime did not say, which is not the same as none at all (G1).
+    pub(crate) fn valid_attachments(&self) -> Result<Option<ValidAttachments>, Error> {
+        let Some(list) = self.valid_attachments.clone() else { return Ok(None) };
+        let entries: Vec<AttachmentEntry> = serde_json::from_value(list)
+            .map_err(|error| Error::new(Code::Decode, format!("cannot read cni.dev/valid-attachments: {error}")))?;
+        Ok(Some(entries.into_iter().map(|entry| (entry.containerid, entry.ifname)).collect()))
     }
 
     /// The addresses asked for, wherever they are asked for (section 6: a union).
@@ -166,16 +227,30 @@ impl Config {
         }
     }
 
-    /// Whether addresses come from the built-in host-local; other plugins are not called yet.
-    pub(crate) fn check_ipam_type(&self) -> Result<(), Error> {
-        if self.ipam_type.is_empty() || self.ipam_type == "host-local" {
+    /// Refuses what no interface of ours can be made from.
+    pub(crate) fn check_ipam(&self) -> Result<(), Error> {
+        if self.ipam != IpamPlugin::Unnamed {
             return Ok(());
         }
         Err(Error::with_details(
-            Code::UnsupportedField,
-            "unsupported IPAM plugin",
-            format!("ipam.type is {:?}; weft-cni has \"host-local\" built in and calls no others yet", self.ipam_type),
+            Code::InvalidConfig,
+            "ipam has no type",
+            "an interface of weft-cni is routed and needs an address: leave out \"ipam\" for one of the node's subnet, \
+             or name an IPAM plugin, such as \"host-local\", which is built in",
         ))
+    }
+}
+
+impl IpamPlugin {
+    fn named_by(section: Option<&Value>) -> Result<Self, Error> {
+        let Some(section) = section else { return Ok(Self::HostLocal) };
+        match section.get("type") {
+            None => Ok(Self::Unnamed),
+            Some(Value::String(name)) if name.is_empty() => Ok(Self::Unnamed),
+            Some(Value::String(name)) if name == "host-local" => Ok(Self::HostLocal),
+            Some(Value::String(name)) => Ok(Self::Other(name.clone())),
+            Some(other) => Err(Error::new(Code::Decode, format!("failed to load netconf: ipam.type is {other}"))),
+        }
     }
 }
 
@@ -184,7 +259,7 @@ fn decoding(error: serde_json::Error) -> Error {
 }
 
 /// Go's decoder takes keys in any case and null for any type, and containerd makes use of both (R1.8).
-fn normalise(value: Value) -> Value {
+pub(crate) fn normalise(value: Value) -> Value {
     match value {
         Value::Object(object) => {
             let known = object.into_iter().filter(|(_, value)| !value.is_null());

@@ -1,6 +1,9 @@
 //! The environment variables a runtime passes: which are needed, and what they may hold (R1.4 to R1.6).
 
-use crate::error::{Code, Error};
+use crate::{
+    error::{Code, Error},
+    ipam::Owner,
+};
 
 /// What the runtime wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +26,17 @@ pub(crate) struct Environment {
     pub(crate) ifname: String,
     /// `CNI_ARGS`, not parsed: only ADD minds what is in it.
     pub(crate) args: String,
+    /// `CNI_PATH`: directories of plugins, separated by colons.
+    pub(crate) path: String,
     /// `CNI_NETNS_OVERRIDE`: the sandbox may be the plugin's own network namespace.
     pub(crate) allow_own_netns: bool,
+}
+
+impl Environment {
+    /// Whose what ADD makes is.
+    pub(crate) fn owner(&self) -> Owner<'_> {
+        Owner { container_id: &self.container_id, ifname: &self.ifname }
+    }
 }
 
 /// Reads the environment; `None` when there is no `CNI_COMMAND`: someone runs the plugin by hand (R1.5).
@@ -51,6 +63,7 @@ pub(crate) fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<E
         netns: value("CNI_NETNS"),
         ifname: value("CNI_IFNAME"),
         args: value("CNI_ARGS"),
+        path: value("CNI_PATH"),
         allow_own_netns: matches!(value("CNI_NETNS_OVERRIDE").to_ascii_uppercase().as_str(), "TRUE" | "1"),
     };
     if matches!(command, Command::Add | Command::Check | Command::Del) {

@@ -7,21 +7,49 @@ use crate::version::Version;
 /// Error codes; below 100 they are the specification's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
-    IncompatibleVersion = 1,
-    UnsupportedField = 2,
-    InvalidEnvironment = 4,
-    Io = 5,
-    Decode = 6,
-    InvalidConfig = 7,
+    IncompatibleVersion,
+    InvalidEnvironment,
+    Io,
+    Decode,
+    InvalidConfig,
     /// libcni's: the sandbox is the plugin's own network namespace.
-    InvalidNetns = 8,
-    TryAgainLater = 11,
-    /// A command this version does not have.
-    NotImplemented = 100,
+    InvalidNetns,
+    TryAgainLater,
+    /// STATUS: ADD would fail.
+    NotAvailable,
+    /// STATUS: ADD would fail, and pods that run are cut off.
+    NotAvailableAndImpaired,
     /// The kernel refused.
-    Network = 101,
+    Network,
     /// No address could be had.
-    Ipam = 102,
+    Ipam,
+    /// A delegated plugin is missing, or failed without giving a reason.
+    Delegate,
+    /// CHECK found something that is not as ADD made it.
+    NotAsMade,
+    /// What a delegated plugin reported (R4.2).
+    OfDelegate(u32),
+}
+
+impl Code {
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::IncompatibleVersion => 1,
+            Self::InvalidEnvironment => 4,
+            Self::Io => 5,
+            Self::Decode => 6,
+            Self::InvalidConfig => 7,
+            Self::InvalidNetns => 8,
+            Self::TryAgainLater => 11,
+            Self::NotAvailable => 50,
+            Self::NotAvailableAndImpaired => 51,
+            Self::Network => 101,
+            Self::Ipam => 102,
+            Self::Delegate => 103,
+            Self::NotAsMade => 104,
+            Self::OfDelegate(code) => code,
+        }
+    }
 }
 
 /// Why a command failed.
@@ -46,7 +74,7 @@ impl Error {
     pub(crate) fn to_json(&self, version: Version) -> Value {
         let mut object = json!({
             "cniVersion": version.as_str(),
-            "code": self.code as u32,
+            "code": self.code.number(),
             "msg": self.message,
         });
         if !self.details.is_empty() {

@@ -9,20 +9,18 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    add,
+    add, check,
     config::{Config, Header},
     del,
     env::{self, Command, Environment},
     error::{Code, Error},
+    gc, status,
     version::{self, Version},
 };
 
-/// Runs the command the environment names.
-pub(crate) fn run(
-    variable: &dyn Fn(&str) -> Option<String>,
-    stdin: impl Read + AsFd,
-    stdout: &mut impl Write,
-) -> ExitCode {
+/// Runs the command the environment names, `CNI_COMMAND` and the others as `variable` gives them: one command, one
+/// answer, one exit code (R1.1).
+pub fn run(variable: &dyn Fn(&str) -> Option<String>, stdin: impl Read + AsFd, stdout: &mut impl Write) -> ExitCode {
     let mut version = Version::LATEST;
     let outcome = match env::read(variable) {
         Ok(None) => {
@@ -62,31 +60,33 @@ fn execute(
         .read_to_end(&mut bytes)
         .map_err(|error| Error::new(Code::Io, format!("error reading from stdin: {error}")))?;
     let header = Header::parse(&bytes, version)?;
+    require_version(environment.command, *version)?;
+    let config = Config::parse(header)?;
     match environment.command {
-        Command::Add => {
-            let result = add::add(environment, &Config::parse(header)?)?;
-            Ok(Some(result.to_json(*version)))
-        }
-        Command::Del => del::del(environment, &Config::parse(header)?).map(|()| None),
-        Command::Check => not_yet("CHECK", *version, Version::V0_4_0),
-        Command::Gc => not_yet("GC", *version, Version::V1_1_0),
-        Command::Status => not_yet("STATUS", *version, Version::V1_1_0),
+        Command::Add => return Ok(Some(add::add(environment, &config)?.to_json(*version))),
+        Command::Del => del::del(environment, &config)?,
+        Command::Check => check::check(environment, &config)?,
+        Command::Gc => gc::gc(environment, &config)?,
+        Command::Status => status::status(environment, &config)?,
         Command::Version => unreachable!("answered above"),
     }
+    Ok(None)
 }
 
-/// A command without an implementation fails: a success would be a lie about the state of the node.
-fn not_yet(command: &str, version: Version, since: Version) -> Result<Option<Value>, Error> {
-    if version < since {
-        // R2.2
-        return Err(Error::with_details(
-            Code::IncompatibleVersion,
-            format!("config version does not allow {command}"),
-            format!("config is {:?}, {command} needs {:?}", version.as_str(), since.as_str()),
-        ));
+/// Refuses commands that the version of the configuration does not have (R2.2).
+fn require_version(command: Command, version: Version) -> Result<(), Error> {
+    let (name, since) = match command {
+        Command::Check => ("CHECK", Version::V0_4_0),
+        Command::Gc => ("GC", Version::V1_1_0),
+        Command::Status => ("STATUS", Version::V1_1_0),
+        Command::Add | Command::Del | Command::Version => return Ok(()),
+    };
+    if version >= since {
+        return Ok(());
     }
-    Err(Error::new(
-        Code::NotImplemented,
-        format!("{command} is not implemented by weft-cni {}", env!("CARGO_PKG_VERSION")),
+    Err(Error::with_details(
+        Code::IncompatibleVersion,
+        format!("config version does not allow {name}"),
+        format!("config is {:?}, {name} needs {:?}", version.as_str(), since.as_str()),
     ))
 }

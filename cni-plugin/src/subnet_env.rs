@@ -29,7 +29,7 @@ impl SubnetEnv {
         Self::parse(&text).map_err(|message| Error::new(Code::InvalidConfig, format!("{}: {message}", path.display())))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut env = Self::default();
         let (mut v4, mut v6) = (None, None);
         for line in text.lines() {

@@ -5,7 +5,6 @@
 //! through a Service, and the node, by plain routing.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     net::IpAddr,
     os::fd::AsFd,
     thread,
@@ -19,23 +18,25 @@ use weft_netlink::{
 };
 
 use crate::{
+    attachment::{AttachmentId, NAME_ATTEMPTS},
     error::{Code, Error},
     ipam::Lease,
     result::RouteConfig,
     sandbox::Sandbox,
 };
 
-/// How often another name for the host's end is drawn when one is taken.
-const NAME_ATTEMPTS: u32 = 10;
+/// How long the kernel may take to put in order what it was told. It takes some 0.1 ms, but its threads need the lock
+/// (RTNL) that every removal of an interface holds for some 20 ms: seconds, where dozens of pods come and go at once.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long the kernel may take to put in order what it was told; it takes some 0.1 ms.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// First and longest pause between two looks. Who looks too often keeps the kernel from its work.
+const PAUSE: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wiring<'a> {
-    /// Name of the container's end.
-    pub(crate) ifname: &'a str,
+    /// Whose it is; its interface name is that of the container's end.
+    pub(crate) id: AttachmentId<'a>,
     /// MTU of both ends in bytes.
     pub(crate) mtu: Option<u32>,
     /// MAC of the container's end.
@@ -45,7 +46,11 @@ pub(crate) struct Wiring<'a> {
     pub(crate) routes: &'a [RouteConfig],
 }
 
-impl Wiring<'_> {
+impl<'a> Wiring<'a> {
+    fn ifname(&self) -> &'a str {
+        self.id.owner.ifname
+    }
+
     fn has_ipv6(&self) -> bool {
         self.leases.iter().any(|lease| lease.address.is_ipv6())
     }
@@ -73,9 +78,12 @@ pub(crate) fn attach(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> 
 }
 
 fn configure(host: &Netlink, host_link: &Link, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<Attachment, Error> {
-    let container = sandbox.netlink.link_by_name(wiring.ifname)?.ok_or_else(|| vanished(wiring.ifname))?;
+    let container = sandbox.netlink.link_by_name(wiring.ifname())?.ok_or_else(|| vanished(wiring.ifname()))?;
+    if let Some(alias) = wiring.id.alias() {
+        host.set_alias(host_link.index, &alias)?;
+    }
     if wiring.has_ipv6() {
-        prepare_ipv6(&host_link.name, sandbox, wiring.ifname)?;
+        prepare_ipv6(&host_link.name, sandbox, wiring.ifname())?;
     }
     // Early, so that the carrier is there by the time the rest is done. Addresses and routes need the link up.
     host.set_up(host_link.index)?;
@@ -112,10 +120,10 @@ fn forward(wiring: &Wiring<'_>) -> Result<(), Error> {
 fn create_pair(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<String, Error> {
     let mut last = None;
     for attempt in 0..NAME_ATTEMPTS {
-        let name = random_name(attempt);
+        let name = wiring.id.host_name(attempt);
         let spec = VethSpec {
             name: &name,
-            peer_name: wiring.ifname,
+            peer_name: wiring.ifname(),
             peer_netns: Some(sandbox.netns.as_fd()),
             mtu: wiring.mtu,
             mac: None,
@@ -129,12 +137,6 @@ fn create_pair(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result
         }
     }
     Err(last.map_or_else(|| Error::new(Code::Network, "no name for the host's interface"), Error::from))
-}
-
-/// The standard library seeds each `RandomState` from the kernel's random numbers.
-fn random_name(attempt: u32) -> String {
-    let [_, _, _, _, a, b, c, d] = RandomState::new().hash_one(attempt).to_be_bytes();
-    format!("veth{:08x}", u32::from_be_bytes([a, b, c, d]))
 }
 
 /// IPv6 must be on, work at once, and not be changed by whoever sends router advertisements (A7).
@@ -235,12 +237,13 @@ fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, Error> {
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> Result<bool, Error>) -> Result<(), Error> {
-    let start = Instant::now();
+    let (start, mut pause) = (Instant::now(), PAUSE.0);
     while !is_so()? {
         if start.elapsed() > PATIENCE {
             return Err(Error::new(Code::Network, format!("no {what} after {PATIENCE:?}")));
         }
-        thread::sleep(Duration::from_micros(50));
+        thread::sleep(pause);
+        pause = (pause + pause / 2).min(PAUSE.1);
     }
     Ok(())
 }
@@ -252,13 +255,18 @@ fn vanished(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipam::Owner;
+
+    fn id() -> AttachmentId<'static> {
+        AttachmentId { network: "weft", owner: Owner { container_id: "p", ifname: "eth0" } }
+    }
 
     fn lease(address: &str, gateway: &str) -> Lease {
         Lease { address: address.parse().unwrap(), gateway: gateway.parse().unwrap() }
     }
 
     fn texts(leases: &[Lease], routes: &[RouteConfig]) -> Vec<String> {
-        let wiring = Wiring { ifname: "eth0", mtu: None, mac: None, leases, routes };
+        let wiring = Wiring { id: id(), mtu: None, mac: None, leases, routes };
         container_routes(&wiring, IfIndex::new(2).unwrap()).iter().map(ToString::to_string).collect()
     }
 
@@ -287,15 +295,8 @@ mod tests {
             scope: Some(0),
             ..RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway)
         };
-        let wiring = Wiring { ifname: "eth0", mtu: None, mac: None, leases: &leases, routes: &[configured] };
+        let wiring = Wiring { id: id(), mtu: None, mac: None, leases: &leases, routes: &[configured] };
         let route = container_routes(&wiring, IfIndex::new(2).unwrap()).remove(0);
         assert_eq!((route.mtu, route.advmss, route.metric, route.table), (Some(1300), Some(1260), Some(7), 100));
-    }
-
-    #[test]
-    fn names_are_random_and_of_the_usual_form() {
-        let (a, b) = (random_name(0), random_name(0));
-        assert_ne!(a, b);
-        assert!(a.len() == 12 && a[4..].bytes().all(|c| c.is_ascii_hexdigit()), "{a}");
     }
 }

@@ -30,6 +30,8 @@ pub struct Link {
     pub loopback: bool,
     /// The bridge, bond or VRF it is a port of.
     pub controller: Option<IfIndex>,
+    /// Free text an administrator or a program gave it (IFLA_IFALIAS), up to 255 bytes.
+    pub alias: Option<String>,
     /// What it is.
     pub kind: LinkKind,
 }
@@ -109,6 +111,16 @@ impl Netlink {
         self.change_link(message).during("set up link", format_args!("#{index}"))
     }
 
+    /// Gives an interface a text to be known by, up to 255 bytes.
+    ///
+    /// # Errors
+    /// It is gone, or the text is too long (EINVAL).
+    pub fn set_alias(&self, index: IfIndex, alias: &str) -> Result<()> {
+        let mut message = by_index(index);
+        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.change_link(message).during("set alias", format_args!("{alias:?} of link #{index}"))
+    }
+
     /// Sets the MTU, in bytes.
     ///
     /// # Errors
@@ -170,6 +182,7 @@ impl Link {
             running: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             controller: None,
+            alias: None,
             kind: LinkKind::Other(String::new()),
         };
         let mut lower = None;
@@ -179,6 +192,7 @@ impl Link {
                 LinkAttribute::Address(octets) => link.mac = Mac::from_slice(&octets),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.controller = IfIndex::new(index),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Link(index) => lower = IfIndex::new(index),
                 LinkAttribute::LinkInfo(info) => link.kind = LinkKind::from_info(info),
                 _ => {}

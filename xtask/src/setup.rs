@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iptables", "agent: nodes without nft; tests"),
     ("nftables", "agent: packet path"),
     ("conntrack", "tests: look at conntrack"),
+    ("containernetworking-plugins", "tests: CNI plugins that weft-cni calls and works beside"),
     ("etcd-server", "tests: subnet leases in etcd"),
     ("procps", "tests: sysctl"),
     ("util-linux", "tests: nsenter, setpriv"),

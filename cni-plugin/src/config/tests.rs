@@ -93,9 +93,51 @@ fn macs_and_ips_of_all_sources() {
 }
 
 #[test]
-fn foreign_ipam_plugins_are_refused_by_name() {
-    let error = parse(r#"{"name":"n","ipam":{"type":"dhcp"}}"#).unwrap().check_ipam_type().unwrap_err();
-    assert_eq!(error.code, Code::UnsupportedField);
-    assert!(error.details.contains("dhcp"));
-    assert!(parse(r#"{"name":"n","ipam":{}}"#).unwrap().check_ipam_type().is_ok());
+fn the_ipam_plugin_is_host_local_or_another_or_a_mistake() {
+    for (ipam, expected) in [
+        ("null", IpamPlugin::HostLocal),
+        (r#"{"type":"host-local"}"#, IpamPlugin::HostLocal),
+        // Sections of others are not ours to read: whereabouts' ranges are no lists.
+        (
+            r#"{"type":"whereabouts","ranges":[{"range":"10.0.0.0/8"}],"routes":"x"}"#,
+            IpamPlugin::Other("whereabouts".into()),
+        ),
+        ("{}", IpamPlugin::Unnamed),
+        (r#"{"subnet":"10.1.0.0/24"}"#, IpamPlugin::Unnamed),
+    ] {
+        let config = parse(&format!(r#"{{"name":"n","ipam":{ipam}}}"#)).unwrap();
+        assert_eq!(config.check_ipam().is_err(), expected == IpamPlugin::Unnamed);
+        assert_eq!(config.ipam, expected);
+    }
+    assert_eq!(failure(r#"{"name":"n","ipam":{"type":7}}"#).0, Code::Decode);
+    assert_eq!(failure(r#"{"name":"n","ipam":{"type":"host-local","ranges":7}}"#).0, Code::Decode);
+}
+
+#[test]
+fn a11_name_servers_of_the_pod_then_of_the_configuration() {
+    let servers = |rest: &str| {
+        let dns = parse(&format!(r#"{{"name":"n",{rest}}}"#)).unwrap().dns;
+        dns.map(|dns| dns.nameservers.join(","))
+    };
+    let configured = r#""dns":{"nameservers":["10.0.0.1"]}"#;
+    assert_eq!(servers(configured).as_deref(), Some("10.0.0.1"));
+    let stated = r#""runtimeConfig":{"dns":{"Servers":["10.0.0.2"],"Searches":null,"Options":null}}"#;
+    assert_eq!(servers(&format!("{configured},{stated}")).as_deref(), Some("10.0.0.2"));
+    let silent = r#""runtimeConfig":{"dns":{"Servers":null,"Searches":[],"Options":null}}"#;
+    assert_eq!(servers(&format!("{configured},{silent}")).as_deref(), Some("10.0.0.1"));
+    assert_eq!(servers(r#""dns":{"nameservers":[]}"#).as_deref(), Some(""));
+    assert_eq!(servers(r#""dns":{}"#), None);
+}
+
+#[test]
+fn g1_no_list_of_attachments_is_not_an_empty_list() {
+    let valid = |rest: &str| parse(&format!(r#"{{"name":"n"{rest}}}"#)).unwrap().valid_attachments();
+    let listed: ValidAttachments = [("a".to_owned(), "eth0".to_owned())].into_iter().collect();
+    let list = r#"[{"containerID":"a","ifname":"eth0"}]"#;
+    assert_eq!(valid(""), Ok(None));
+    assert_eq!(valid(r#","cni.dev/valid-attachments":null"#), Ok(None));
+    assert_eq!(valid(r#","cni.dev/valid-attachments":[]"#), Ok(Some(ValidAttachments::default())));
+    assert_eq!(valid(&format!(r#","cni.dev/valid-attachments":{list}"#)), Ok(Some(listed.clone())));
+    assert_eq!(valid(&format!(r#","cni.dev/attachments":{list}"#)), Ok(Some(listed)));
+    assert_eq!(valid(r#","cni.dev/valid-attachments":[{"containerID":"a"}]"#).unwrap_err().code, Code::Decode);
 }

@@ -22,7 +22,7 @@ pub(crate) struct Pool {
 }
 
 /// Frees every address of an owner in a network's directory; without the directory there is none.
-pub(crate) fn release(directory: &Path, owner: Owner<'_>) -> Result<(), Error> {
+pub(super) fn release(directory: &Path, owner: Owner<'_>) -> Result<(), Error> {
     match Store::open_existing(directory)? {
         Some(store) => store.release_all(owner),
         None => Ok(()),
@@ -52,8 +52,16 @@ impl Pool {
     }
 
     /// Frees exactly these addresses, if they are still the owner's.
-    pub(crate) fn give_back(&self, owner: Owner<'_>, leases: &[Lease]) -> Result<(), Error> {
-        give_back(&Store::open(&self.directory)?, owner, leases)
+    pub(super) fn give_back(directory: &Path, owner: Owner<'_>, leases: &[Lease]) -> Result<(), Error> {
+        give_back(&Store::open(directory)?, owner, leases)
+    }
+
+    /// Fails if a set of ranges has no address left. Changes nothing.
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        let Some(store) = Store::open_to_read(&self.directory)? else { return Ok(()) };
+        let taken = store.reservations()?;
+        let full = self.sets.iter().find(|set| set.round_robin(None).all(|(address, _)| taken.contains_key(&address)));
+        full.map_or(Ok(()), |set| Err(Error::Exhausted(set.to_string())))
     }
 
     fn allocate_from(

@@ -2,16 +2,21 @@
 
 mod allocate;
 mod range;
+mod source;
 mod store;
 
 use std::{io, net::IpAddr, path::PathBuf};
 
 use ipnetwork::IpNetwork;
 
-pub(crate) use allocate::{Pool, release};
 pub(crate) use range::{RangeConfig, RangeSet};
+pub(crate) use source::Ipam;
 
-use crate::error::{Code, Error as CniError};
+use crate::{
+    dns::Dns,
+    error::{Code, Error as CniError},
+    result::RouteConfig,
+};
 
 /// An address given to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +27,33 @@ pub(crate) struct Lease {
     pub(crate) gateway: IpAddr,
 }
 
+/// What an IPAM plugin gave to a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    /// One at least.
+    pub(crate) leases: Vec<Lease>,
+    pub(crate) routes: Vec<RouteConfig>,
+    pub(crate) dns: Dns,
+}
+
 /// Whose an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner<'a> {
     pub(crate) container_id: &'a str,
     pub(crate) ifname: &'a str,
+}
+
+/// The address a file of a network's directory stands for; `None` for the other files there.
+pub(crate) fn address_of_file(name: &str) -> Option<IpAddr> {
+    name.parse().ok()
+}
+
+/// Container ID and interface name in the text of a reservation; the name is missing in old files.
+pub(crate) fn holder(reservation: &str) -> (&str, Option<&str>) {
+    match reservation.trim().split_once('\n') {
+        Some((container_id, ifname)) => (container_id.trim_end(), Some(ifname.trim_start())),
+        None => (reservation.trim(), None),
+    }
 }
 
 /// Why there is no address.
@@ -55,6 +82,9 @@ pub(crate) enum Error {
     /// Usual on a node with more pods than addresses; a retry helps when pods have gone.
     #[error("no IP addresses available in range set: {0}")]
     Exhausted(String),
+    /// CHECK: nothing is written down for the container.
+    #[error("{container_id} has no address reserved in {}", directory.display())]
+    NotReserved { container_id: String, directory: PathBuf },
 }
 
 impl From<Error> for CniError {

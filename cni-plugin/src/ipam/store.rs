@@ -12,7 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, Owner};
+use super::{Error, Owner, address_of_file, holder};
+use crate::{attachment::ValidAttachments, teardown::Teardown};
 
 /// Where a reservation is written before it gets its name. No address has this name.
 const SCRATCH: &str = "weft-cni.tmp";
@@ -21,7 +22,8 @@ const SCRATCH: &str = "weft-cni.tmp";
 #[derive(Debug)]
 pub(super) struct Store {
     directory: PathBuf,
-    _lock: File,
+    /// `None` only when opened to read.
+    _lock: Option<File>,
 }
 
 impl Owner<'_> {
@@ -59,24 +61,50 @@ impl Store {
             Ok(file)
         };
         let file = lock().map_err(|source| failed("lock", &path, source))?;
-        Ok(Self { directory: directory.to_owned(), _lock: file })
+        Ok(Self { directory: directory.to_owned(), _lock: Some(file) })
+    }
+
+    /// Opens the directory, if there is one, to look into it only: nothing is made, and writers wait (C4, S1).
+    pub(super) fn open_to_read(directory: &Path) -> Result<Option<Self>, Error> {
+        let path = directory.join("lock");
+        let lock = match File::open(&path).and_then(|file| file.lock_shared().map(|()| file)) {
+            Ok(file) => Some(file),
+            // Without a lock file there never was a writer, but there may be a directory made by hand.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(failed("lock", &path, source)),
+        };
+        Ok(directory.is_dir().then(|| Self { directory: directory.to_owned(), _lock: lock }))
     }
 
     /// All addresses in use, with the text of their files.
     pub(super) fn reservations(&self) -> Result<BTreeMap<IpAddr, String>, Error> {
-        let listing = fs::read_dir(&self.directory).map_err(|source| failed("list", &self.directory, source))?;
         let mut reservations = BTreeMap::new();
-        for entry in listing {
-            let entry = entry.map_err(|source| failed("list", &self.directory, source))?;
-            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            match fs::read_to_string(entry.path()) {
-                Ok(text) => drop(reservations.insert(address, text)),
-                // Removed by hand just now: free.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(failed("read", &entry.path(), source)),
+        for address in self.addresses()? {
+            if let Some(text) = self.reservation(address)? {
+                reservations.insert(address, text);
             }
         }
         Ok(reservations)
+    }
+
+    /// The addresses there are files for.
+    fn addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        let list = || -> io::Result<Vec<IpAddr>> {
+            let names = fs::read_dir(&self.directory)?.map(|entry| entry.map(|entry| entry.file_name()));
+            let addresses = names.filter_map(|name| name.map(|name| address_of_file(name.to_str()?)).transpose());
+            addresses.collect()
+        };
+        list().map_err(|source| failed("list", &self.directory, source))
+    }
+
+    /// The text of an address's file; one that was removed by hand just now is free.
+    fn reservation(&self, address: IpAddr) -> Result<Option<String>, Error> {
+        let path = self.path_of(address);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(failed("read", &path, source)),
+        }
     }
 
     /// Writes down that an address is in use; false if it is already.
@@ -85,7 +113,7 @@ impl Store {
     pub(super) fn reserve(&self, address: IpAddr, owner: Owner<'_>) -> Result<bool, Error> {
         let (scratch, path) = (self.directory.join(SCRATCH), self.path_of(address));
         let write = || -> io::Result<bool> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
+            let mut file = create_scratch(&scratch)?;
             file.write_all(owner.content().as_bytes())?;
             let linked = match fs::hard_link(&scratch, &path) {
                 Ok(()) => true,
@@ -100,26 +128,25 @@ impl Store {
 
     /// Frees an address if it is the owner's.
     pub(super) fn release(&self, address: IpAddr, owner: Owner<'_>) -> Result<(), Error> {
-        let path = self.path_of(address);
-        match fs::read_to_string(&path) {
-            Ok(text) if text.trim() == owner.content() => remove(&path),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(failed("read", &path, source)),
+        match self.reservation(address)? {
+            Some(text) if is_of(&text, owner) => remove(&self.path_of(address)),
+            _ => Ok(()),
         }
     }
 
-    /// Frees every address of an owner. Files of old versions of host-local name the container only.
+    /// Frees every address of an owner.
     pub(super) fn release_all(&self, owner: Owner<'_>) -> Result<(), Error> {
-        let reservations = self.reservations()?;
-        let of = |content: &str| -> Vec<IpAddr> {
-            reservations.iter().filter(|(_, text)| text.trim() == content).map(|(address, _)| *address).collect()
-        };
-        let mut own = of(&owner.content());
-        if own.is_empty() {
-            own = of(owner.container_id);
+        of_owner(&self.reservations()?, owner).into_iter().try_for_each(|address| remove(&self.path_of(address)))
+    }
+
+    /// Frees every address whose holder is not among the attachments that are still valid, and what a killed plugin
+    /// left. A file that names nobody, as host-local leaves when it is killed, is nobody's. Goes on after a failure.
+    pub(super) fn retain(&self, valid: &ValidAttachments, failures: &mut Teardown) -> Result<(), Error> {
+        for address in self.addresses()? {
+            let stale = self.reservation(address).map(|text| text.is_some_and(|text| !valid.contains_holder(&text)));
+            failures.step(stale.and_then(|stale| if stale { remove(&self.path_of(address)) } else { Ok(()) }));
         }
-        own.into_iter().try_for_each(|address| remove(&self.path_of(address)))
+        remove(&self.directory.join(SCRATCH))
     }
 
     /// The address last taken from a set of ranges. A damaged file is as good as none.
@@ -154,7 +181,30 @@ impl Store {
 
 /// Whether the text of a reservation names this owner.
 pub(super) fn is_of(text: &str, owner: Owner<'_>) -> bool {
-    text.trim() == owner.content()
+    holder(text) == (owner.container_id, Some(owner.ifname))
+}
+
+/// The addresses of an owner. Files of old versions of host-local name the container only, and count if there are no
+/// others.
+pub(super) fn of_owner(reservations: &BTreeMap<IpAddr, String>, owner: Owner<'_>) -> Vec<IpAddr> {
+    let held_by = |who: (&str, Option<&str>)| -> Vec<IpAddr> {
+        reservations.iter().filter(|(_, text)| holder(text) == who).map(|(address, _)| *address).collect()
+    };
+    let own = held_by((owner.container_id, Some(owner.ifname)));
+    if own.is_empty() { held_by((owner.container_id, None)) } else { own }
+}
+
+/// A new scratch file. One that a killed plugin left may be an address's file as well by now, so it is not written
+/// into.
+fn create_scratch(path: &Path) -> io::Result<File> {
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            create()
+        }
+        other => other,
+    }
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -4,13 +4,19 @@ use std::{
     fs,
     io::Write,
     os::fd::{AsFd, AsRawFd},
-    path::PathBuf,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_netlink::{Netlink, Netns};
+
+/// What is tested.
+pub(crate) const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
+
+/// Where Debian puts the plugins of package containernetworking-plugins.
+pub(crate) const PLUGINS: &str = "/usr/lib/cni";
 
 /// A node: a namespace and the directories of its plugin.
 pub(crate) struct Node {
@@ -106,6 +112,18 @@ impl Node {
         })
     }
 
+    /// The configuration with an object's members in it.
+    pub(crate) fn config_with(&self, version: &str, members: Value) -> Value {
+        let mut config = self.config(version);
+        config.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        config
+    }
+
+    /// The directory of the node's files, for a test's own.
+    pub(crate) fn directory(&self) -> &Path {
+        self.files.path()
+    }
+
     /// Directory of the reservations.
     pub(crate) fn store(&self) -> PathBuf {
         self.files.path().join("networks/weft")
@@ -118,6 +136,14 @@ impl Node {
         let mut addresses: Vec<_> = names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect();
         addresses.sort();
         addresses
+    }
+
+    /// All files of the network's directory, sorted by name.
+    pub(crate) fn store_files(&self) -> Vec<String> {
+        let listing = fs::read_dir(self.store()).unwrap();
+        let mut names: Vec<_> = listing.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     pub(crate) fn netlink(&self) -> Netlink {
@@ -146,7 +172,7 @@ impl Node {
             ("CNI_CONTAINERID", &pod.id),
             ("CNI_NETNS", &path),
             ("CNI_IFNAME", "eth0"),
-            ("CNI_PATH", "/opt/cni/bin"),
+            ("CNI_PATH", PLUGINS),
         ];
         variables.extend_from_slice(extra);
         self.exec(&variables, config.to_string().as_bytes())
@@ -154,12 +180,35 @@ impl Node {
 
     /// Runs the plugin on the node with exactly these variables.
     pub(crate) fn exec(&self, variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
-        self.netns.run(|| exec(variables, stdin)).unwrap()
+        self.exec_plugin(Path::new(PLUGIN), variables, stdin)
+    }
+
+    /// Runs another plugin on the node.
+    pub(crate) fn exec_plugin(&self, plugin: &Path, variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
+        self.netns.run(|| exec(plugin, variables, stdin)).unwrap()
+    }
+
+    /// CHECK of `eth0` with the result of ADD, in the result's version.
+    pub(crate) fn check(&self, pod: &Pod, result: &Value) -> Outcome {
+        let version = result["cniVersion"].as_str().unwrap();
+        self.run("CHECK", pod, &self.config_with(version, json!({"prevResult": result})), &[])
+    }
+
+    /// GC with these attachments still valid.
+    pub(crate) fn gc(&self, valid: &[(&str, &str)]) -> Outcome {
+        let list: Vec<_> = valid.iter().map(|(id, ifname)| json!({"containerID": id, "ifname": ifname})).collect();
+        self.on_network("GC", &self.config_with("1.1.0", json!({"cni.dev/valid-attachments": list})))
+    }
+
+    /// GC or STATUS, which are about no container.
+    pub(crate) fn on_network(&self, command: &str, config: &Value) -> Outcome {
+        self.exec(&[("CNI_COMMAND", command), ("CNI_PATH", PLUGINS)], config.to_string().as_bytes())
     }
 }
 
-fn exec(variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weft-cni"))
+/// Starts a plugin with exactly these variables and gives it its configuration.
+pub(crate) fn start(plugin: &Path, variables: &[(&str, &str)], stdin: &[u8]) -> Child {
+    let mut child = Command::new(plugin)
         .env_clear()
         .envs(variables.iter().copied())
         .current_dir("/")
@@ -170,7 +219,11 @@ fn exec(variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
         .unwrap();
     // A plugin that fails early does not read: a broken pipe is fine.
     let _ = child.stdin.take().unwrap().write_all(stdin);
-    let output = child.wait_with_output().unwrap();
+    child
+}
+
+fn exec(plugin: &Path, variables: &[(&str, &str)], stdin: &[u8]) -> Outcome {
+    let output = start(plugin, variables, stdin).wait_with_output().unwrap();
     Outcome {
         success: output.status.success(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -117,3 +117,44 @@ fn section_7_an_existing_directory_is_taken_over() {
     }
     assert_eq!(node.reserved(), ["10.244.1.4"]);
 }
+
+/// The namespace lives on somewhere, but not where the runtime says: the address goes, so the interface must.
+#[test]
+fn d2_without_a_namespace_the_interface_goes_too() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    let other = Pod::new("other");
+    node.add(&pod).result();
+    node.add(&other).result();
+    assert!(node.run("DEL", &pod, &node.config("1.0.0"), &[("CNI_NETNS", "")]).success);
+    assert!(pod.netlink().link_by_name("eth0").unwrap().is_none());
+    assert_eq!((node.reserved(), node.veths().len()), (vec!["10.244.1.3".to_owned()], 1));
+}
+
+/// A DEL that comes late, or for another network, finds an interface of that name that says whose it is.
+#[test]
+fn d4_an_interface_of_another_attachment_is_spared() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    node.add(&pod).result();
+    let other_network = node.config_with("1.0.0", serde_json::json!({"name": "other"}));
+    assert!(node.run("DEL", &pod, &other_network, &[]).success);
+    assert!(node.run("DEL", &pod, &node.config("1.0.0"), &[("CNI_CONTAINERID", "q")]).success);
+    assert!(pod.netlink().link_by_name("eth0").unwrap().is_some());
+    assert_eq!(node.reserved(), ["10.244.1.2"]);
+}
+
+/// Pods that flannel's plugins connected are removed by us after the change.
+#[test]
+fn d4_an_interface_that_says_nothing_is_removed() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    let spec = weft_netlink::VethSpec {
+        name: "veth12345678",
+        peer_name: "eth0",
+        peer_netns: Some(std::os::fd::AsFd::as_fd(&pod.netns)),
+        mtu: None,
+        mac: None,
+        peer_mac: None,
+    };
+    node.netlink().create_veth(&spec).unwrap();
+    assert!(node.del(&pod).success);
+    assert_nothing_left(&node, &pod);
+}

@@ -2,8 +2,16 @@
 //! Numbers in test names are those of the requirement list `cni.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod chain;
+mod check;
+mod crash;
+mod delegate;
 mod failures;
+mod gc;
 mod kit;
 mod lifecycle;
+mod load;
 mod protocol;
+mod runtime;
+mod status;
 mod traffic;

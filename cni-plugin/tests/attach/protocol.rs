@@ -53,11 +53,11 @@ fn r4_1_errors_carry_the_version_of_the_configuration() {
 }
 
 #[test]
-fn r2_2_commands_to_come_say_so() {
+fn r2_2_commands_need_their_version() {
     let (node, pod) = (Node::v4(), Pod::new("p"));
     for (command, too_old) in [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")] {
-        assert_eq!(node.run(command, &pod, &node.config(too_old), &[]).error().0, 1, "{command}");
-        assert_eq!(node.run(command, &pod, &node.config("1.1.0"), &[]).error().0, 100, "{command}");
+        let (code, message) = node.run(command, &pod, &node.config(too_old), &[]).error();
+        assert_eq!((code, message), (1, format!("config version does not allow {command}")));
     }
 }
 
@@ -139,4 +139,62 @@ fn a3_a_path_that_is_no_namespace_is_an_error_without_traces() {
         assert!(node.reserved().is_empty() && node.veths().is_empty(), "{path}");
     }
     assert!(Netns::open(pod.path()).is_ok());
+}
+
+/// Keys in containerd's and in CRI-O's spelling, nulls where lists are meant, and things that are not for us.
+#[test]
+fn r1_8_section_6_what_runtimes_pass() {
+    for capabilities in [
+        json!({"ipRanges": [[{"Subnet": "10.5.0.0/24", "RangeStart": "10.5.0.7"}]], "dns": {"Servers": ["10.5.0.53"],
+            "Searches": null, "Options": null}, "aliases": null, "cgroupPath": "/x", "mac": ""}),
+        json!({"ipRanges": [[{"subnet": "10.5.0.0/24", "rangeStart": "10.5.0.7"}]], "dns": {"servers": ["10.5.0.53"]},
+            "ips": null, "deviceID": "0000:00:00.0", "io.kubernetes.cri.pod-annotations": {"a": "b"}}),
+    ] {
+        let (node, pod) = (Node::v4(), Pod::new("p"));
+        let config = node.config_with("1.0.0", json!({"runtimeConfig": capabilities, "capabilities": {"ips": true}}));
+        let args = "K8S_POD_INFRA_CONTAINER_ID=p;IgnoreUnknown=1;K8S_POD_NAMESPACE=default";
+        let result = node.run("ADD", &pod, &config, &[("CNI_ARGS", args)]).result();
+        assert_eq!(
+            (&result["ips"][0]["address"], &result["ips"][0]["gateway"]),
+            (&json!("10.5.0.7/24"), &json!("10.5.0.1"))
+        );
+        assert_eq!(result["dns"], json!({"nameservers": ["10.5.0.53"]}));
+    }
+}
+
+#[test]
+fn section_6_mac_precedence_and_ips_union() {
+    let (node, pod) = (Node::dual_stack(), Pod::new("p"));
+    let config = node.config_with(
+        "1.0.0",
+        json!({"args": {"cni": {"mac": "02:00:00:00:00:02", "ips": ["fd44:0:0:1::99"]}}, "runtimeConfig": {"mac": ""}}),
+    );
+    let args = [("CNI_ARGS", "MAC=02:00:00:00:00:01;IP=10.244.1.99")];
+    let result = node.run("ADD", &pod, &config, &args).result();
+    assert_eq!(result["interfaces"][1]["mac"], "02:00:00:00:00:02");
+    assert_eq!(crate::kit::addresses(&result), ["10.244.1.99", "fd44:0:0:1::99"]);
+    let (code, _) = node.run("ADD", &Pod::new("q"), &node.config("1.0.0"), &[("CNI_ARGS", "A=1")]).error();
+    assert_eq!(code, 4);
+}
+
+/// An almost empty environment is what every test here runs in; this adds an odd umask and an inherited descriptor.
+#[test]
+fn r1_9_an_odd_umask_does_not_matter() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    let config = node.directory().join("config.json");
+    std::fs::write(&config, node.config("1.0.0").to_string()).unwrap();
+    let script = format!("umask 0777; exec 7</dev/null; exec {} <{}", crate::kit::PLUGIN, config.display());
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &script]).env_clear().envs([
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "p"),
+        ("CNI_NETNS", &pod.path()),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/x"),
+    ]);
+    let output = node.netns.run(|| command.output().unwrap()).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(node.reserved(), ["10.244.1.2"]);
+    assert!(node.del(&pod).success);
+    assert!(node.reserved().is_empty());
 }

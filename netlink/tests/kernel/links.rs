@@ -39,6 +39,7 @@ fn links_change_and_go_away() {
         let (a, mac) = (index(netlink, "a"), Mac([2, 0, 0, 0, 0, 9]));
         netlink.set_mac(a, mac).unwrap();
         netlink.set_mtu(a, 1300).unwrap();
+        netlink.set_alias(a, "known as a").unwrap();
         netlink.set_up(a).unwrap();
         netlink.set_up(a).unwrap();
         let link = netlink.link_by_index(a).unwrap().unwrap();
@@ -46,6 +47,7 @@ fn links_change_and_go_away() {
             (link.name.as_str(), link.mac, link.mtu, link.up, link.running),
             ("a", Some(mac), 1300, true, false)
         );
+        assert_eq!(link.alias.as_deref(), Some("known as a"));
         netlink.set_up(index(netlink, "b")).unwrap();
         assert!(netlink.link_by_index(a).unwrap().unwrap().running);
 

@@ -3,6 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::teardown::Teardown;
 
 const POD: Owner<'_> = Owner { container_id: "pod", ifname: "eth0" };
 
@@ -126,7 +127,7 @@ fn d4_an_address_that_went_to_another_stays_with_it() {
     release(&directory.path().join("weft"), POD).unwrap();
     pool.allocate(owner("later"), &[leases[0].address.ip()]).unwrap();
     release(&directory.path().join("weft"), POD).unwrap();
-    pool.give_back(POD, &leases).unwrap();
+    Pool::give_back(&directory.path().join("weft"), POD, &leases).unwrap();
     assert!(files(&directory).contains(&"10.244.1.2".to_owned()));
 }
 
@@ -135,4 +136,55 @@ fn release_without_a_directory_is_success() {
     let directory = TempDir::new().unwrap();
     release(&directory.path().join("none"), POD).unwrap();
     assert!(!directory.path().join("none").exists());
+}
+
+/// A plugin killed after it gave the scratch file the address's name, and before it took away the other one.
+#[test]
+fn what_a_killed_plugin_left_is_not_written_into() {
+    let directory = TempDir::new().unwrap();
+    let (network, pool) = (directory.path().join("weft"), pool(&directory, &["10.244.1.0/24"]));
+    pool.allocate(POD, &[]).unwrap();
+    fs::hard_link(network.join("10.244.1.2"), network.join("weft-cni.tmp")).unwrap();
+    pool.allocate(owner("next"), &[]).unwrap();
+    assert_eq!(fs::read_to_string(network.join("10.244.1.2")).unwrap(), "pod\r\neth0");
+    assert_eq!(fs::read_to_string(network.join("10.244.1.3")).unwrap(), "next\r\neth0");
+    assert_eq!(files(&directory), ["10.244.1.2", "10.244.1.3", "last_reserved_ip.0", "lock"]);
+}
+
+#[test]
+fn g3_only_what_no_valid_attachment_holds_is_collected() {
+    let directory = TempDir::new().unwrap();
+    let network = directory.path().join("weft");
+    fs::create_dir(&network).unwrap();
+    let valid = [("kept".to_owned(), "eth0".to_owned())].into_iter().collect();
+    for (name, text) in [
+        ("10.244.1.2", "kept\r\neth0"),
+        ("10.244.1.3", "kept"),
+        ("10.244.1.4", "kept\r\nnet1"),
+        ("10.244.1.5", "gone\r\neth0"),
+        ("10.244.1.6", "gone"),
+        // host-local makes the file first and fills it then.
+        ("10.244.1.7", ""),
+        ("fd44::2", "gone\r\neth0"),
+        ("weft-cni.tmp", "gone\r\neth0"),
+        ("notes", "not an address"),
+    ] {
+        fs::write(network.join(name), text).unwrap();
+    }
+    let mut failures = Teardown::default();
+    Store::open(&network).unwrap().retain(&valid, &mut failures).unwrap();
+    failures.finish().unwrap();
+    assert_eq!(files(&directory), ["10.244.1.2", "10.244.1.3", "lock", "notes"]);
+}
+
+#[test]
+fn s2_room_is_found_without_changing_anything() {
+    let directory = TempDir::new().unwrap();
+    let pool = pool(&directory, &["10.244.1.0/30"]);
+    pool.check_room().unwrap();
+    assert!(!directory.path().join("weft").exists());
+    pool.allocate(POD, &[]).unwrap();
+    let before = files(&directory);
+    assert!(matches!(pool.check_room(), Err(Error::Exhausted(_))));
+    assert_eq!(files(&directory), before);
 }

@@ -1,0 +1,31 @@
+//! CNI plugin of Weft: one exec, synchronous, netlink only.
+//!
+//! Standard output carries the result or the error of the specification and nothing else; standard error is for logs.
+//! Section numbers such as R1.4 or A1 in comments are those of the requirement list, `docs/cni-requirements.md`.
+//!
+//! A library only for the sake of the fuzz targets, which need the readers of foreign bytes ([`input`]).
+
+mod add;
+mod args;
+mod attachment;
+mod check;
+mod config;
+mod del;
+mod delegate;
+mod dns;
+mod env;
+mod error;
+mod extras;
+mod gc;
+pub mod input;
+mod ipam;
+mod plugin;
+mod result;
+mod sandbox;
+mod status;
+mod subnet_env;
+mod teardown;
+mod version;
+mod veth;
+
+pub use plugin::run;

@@ -1,0 +1,128 @@
+//! The plugin killed at random points: DEL, GC and the next ADD recover, and nothing leaks (R1.9).
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use weft_netlink::RouteFilter;
+
+use crate::kit::{Node, PLUGIN, PLUGINS, Pod, path_of, start};
+
+/// Kills in all, over as many nodes as run side by side.
+const KILLS: u64 = 200;
+const NODES: u64 = 4;
+
+/// Runs a command and kills it a while after its start. True if it had ended by itself by then.
+fn run_and_kill(node: &Node, command: &str, pod: &Pod, config: &Value, after: Duration) -> bool {
+    let path = pod.path();
+    let variables = [
+        ("CNI_COMMAND", command),
+        ("CNI_CONTAINERID", pod.id.as_str()),
+        ("CNI_NETNS", &path),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", PLUGINS),
+    ];
+    let mut child = node.netns.run(|| start(Path::new(PLUGIN), &variables, config.to_string().as_bytes())).unwrap();
+    let since = Instant::now();
+    // The scheduler's sleep is too coarse for a process that lives for two milliseconds.
+    while since.elapsed() < after {
+        std::hint::spin_loop();
+    }
+    let ended = child.try_wait().unwrap().is_some();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    ended
+}
+
+/// How far a killed ADD had come.
+fn progress(node: &Node) -> &'static str {
+    let links = node.netlink().links().unwrap();
+    let veth = links.iter().find(|link| link.name.starts_with("veth"));
+    match (node.reserved().len(), veth) {
+        (0, _) => "nothing done",
+        (1, None) => "one of two addresses",
+        (_, None) => "addresses",
+        (_, Some(link)) if link.alias.is_none() => "veth without alias",
+        (_, Some(link)) if !link.running => "veth down",
+        (..) => "veth up",
+    }
+}
+
+fn assert_nothing_left(node: &Node) {
+    assert!(node.reserved().is_empty(), "{:?}", node.reserved());
+    // The kernel removes the interfaces of a namespace a while after its end.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !node.veths().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", node.veths());
+        thread::yield_now();
+    }
+    let routes = node.netlink().routes(&RouteFilter::default()).unwrap();
+    assert!(routes.is_empty(), "{routes:?}");
+}
+
+/// One kill and one way of recovery.
+fn round(node: &Node, number: u64, after: Duration) -> &'static str {
+    let config = node.config("1.0.0");
+    let pod = Pod::new(&format!("pod{number}"));
+    let deleted = |netns: &str| {
+        let outcome = node.run("DEL", &pod, &config, &[("CNI_NETNS", netns)]);
+        assert!(outcome.success, "{outcome:?}");
+    };
+    if number % 4 == 3 {
+        node.add(&pod).result();
+        run_and_kill(node, "DEL", &pod, &config, after);
+        deleted(&path_of(&pod.netns));
+        assert_nothing_left(node);
+        return "DEL";
+    }
+    let ended = run_and_kill(node, "ADD", &pod, &config, after);
+    let progress = if ended { "all done" } else { progress(node) };
+    match number % 4 {
+        0 => deleted(&pod.path()),
+        1 => deleted(""),
+        _ => {
+            let outcome = node.gc(&[]);
+            assert!(outcome.success && node.reserved().is_empty(), "{outcome:?}");
+        }
+    }
+    assert_nothing_left(node);
+    // And the same sandbox can be added again.
+    node.add(&pod).result();
+    deleted(&pod.path());
+    assert_nothing_left(node);
+    progress
+}
+
+#[test]
+fn r1_9_killed_at_random_points() {
+    let seen = Mutex::new(BTreeMap::<&str, u32>::new());
+    thread::scope(|scope| {
+        for worker in 0..NODES {
+            let seen = &seen;
+            scope.spawn(move || {
+                let (node, mut random) = (Node::dual_stack(), fastrand::Rng::with_seed(worker));
+                let pod = Pod::new("measure");
+                let mut longest = Duration::MAX;
+                for _ in 0..3 {
+                    let begin = Instant::now();
+                    node.add(&pod).result();
+                    longest = longest.min(begin.elapsed());
+                    assert!(node.del(&pod).success);
+                }
+                for number in 0..KILLS / NODES {
+                    let progress = round(&node, number, longest.mul_f64(random.f64()));
+                    *seen.lock().unwrap().entry(progress).or_default() += 1;
+                }
+                assert_eq!(node.store_files(), ["last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+            });
+        }
+    });
+    let seen = seen.into_inner().unwrap();
+    eprintln!("killed ADDs had come to: {seen:?}");
+    assert!(seen.len() >= 4, "the kills do not hit different points: {seen:?}");
+}
