@@ -13,8 +13,8 @@ use crate::{
 /// Measure, always as a ratio to the same path without Weft.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// What to measure: services.
-    #[arg(default_value = "services", value_parser = ["services"])]
+    /// What to measure: services, overlay.
+    #[arg(default_value = "services", value_parser = ["services", "overlay"])]
     name: String,
     /// Fewer and shorter rounds.
     #[arg(long)]

@@ -6,9 +6,10 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 mod machine;
+mod overlay;
 mod services;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -33,6 +34,8 @@ struct Cli {
 enum Name {
     /// New connections to a ClusterIP and directly to the pod.
     Services,
+    /// Throughput, round trips and connections from node to node, by Weft and by a hand-made flannel.
+    Overlay,
 }
 
 /// What is written as JSON.
@@ -56,9 +59,13 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     let machine = Machine::describe()?;
     println!("{machine}");
-    let (bench, results) = match cli.name {
-        Name::Services => ("services", services::measure(cli.quick)?),
-    };
+    match cli.name {
+        Name::Services => show(cli, "services", machine, services::measure(cli.quick)?),
+        Name::Overlay => show(cli, "overlay", machine, overlay::measure(cli.quick)?),
+    }
+}
+
+fn show<T: Display + Serialize>(cli: &Cli, bench: &'static str, machine: Machine, results: T) -> Result<()> {
     println!("\n{results}");
     let Some(path) = &cli.json else {
         return Ok(());
