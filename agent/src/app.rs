@@ -7,7 +7,6 @@ use std::{
     fmt::Display,
     io::{self, IsTerminal},
     process::ExitCode,
-    sync::Arc,
     time::Instant,
 };
 
@@ -21,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 use tracing_subscriber::EnvFilter;
-use weft_overlay::{CleanupConfig, DirLeases, LeaseManager, OverlayStatus};
+use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
 use weft_proxy::{
     dataplane::DataPlane,
     ebpf::{self, Ebpf, SocketPlaneConfig},
@@ -33,8 +32,8 @@ use crate::{
     cgroup,
     cli::{AgentArgs, PathArgs},
     cni_files,
-    config::{Config, OverlayConfig, ProxyConfig, SourceKind, SubnetManager},
-    node_addresses, privileges,
+    config::{Config, OverlayConfig, ProxyConfig, SourceKind},
+    node_addresses, pod_network, privileges,
     server::{Identity, Server, Sources},
     services, source,
 };
@@ -97,7 +96,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let server = Server::bind(&config.paths.run_dir).context("the agent's socket")?;
 
     let overlay = match &config.overlay {
-        Some(overlay) => Some(start_overlay(&config, overlay, &shutdown)?),
+        Some(overlay) => Some(pod_network::start(&config, overlay, &shutdown).await?),
         None => None,
     };
     if let (true, Some(overlay)) = (config.components.cni, &overlay) {
@@ -135,29 +134,20 @@ fn log_config(config: &Config) {
     }
 }
 
-fn start_overlay(
-    config: &Config,
-    overlay: &OverlayConfig,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<watch::Receiver<OverlayStatus>> {
-    let settings = weft_overlay::OverlayConfig {
-        node_name: config.node_name.clone(),
-        net_conf: overlay.net_conf.clone(),
-        interface: overlay.interface.clone(),
-        ip_masq: overlay.ip_masq,
-        forward_rules: overlay.forward_rules,
-        conntrack_bypass: overlay.conntrack_bypass,
-        subnet_file: config.paths.subnet_file.clone(),
-        check_interval: weft_overlay::OverlayConfig::CHECK_INTERVAL,
+/// The network configuration may be in etcd; without it nobody knows what the devices are called.
+async fn remove_overlay(config: &Config, overlay: &OverlayConfig) -> anyhow::Result<()> {
+    let leases = pod_network::lease_manager(&config.node_name, &overlay.subnet_manager).await?;
+    let stored = match &overlay.net_conf {
+        Some(_) => StoredSettings::default(),
+        None => leases.settings(&config.node_name).await?,
     };
-    let handle = weft_overlay::start(settings, lease_manager(overlay), shutdown.clone()).context("pod network")?;
-    Ok(handle.status())
-}
-
-fn lease_manager(overlay: &OverlayConfig) -> Arc<dyn LeaseManager> {
-    match &overlay.subnet_manager {
-        SubnetManager::Dir(path) => Arc::new(DirLeases::new(path)),
-    }
+    let settings = CleanupConfig {
+        net_conf: pod_network::net_conf(overlay, &stored)?,
+        subnet_file: config.paths.subnet_file.clone(),
+        node_name: config.node_name.clone(),
+    };
+    weft_overlay::cleanup(&settings, Some(leases.as_ref())).await?;
+    Ok(())
 }
 
 /// Tells the runtime that pods can be started, once that is so.
@@ -237,14 +227,7 @@ async fn remove_everything(config: Config) -> anyhow::Result<()> {
         note(Nftables::new(PacketScope::External).cleanup().map_err(Into::into));
     }
     if let Some(overlay) = &config.overlay {
-        let settings = CleanupConfig {
-            net_conf: overlay.net_conf.clone(),
-            subnet_file: config.paths.subnet_file.clone(),
-            node_name: config.node_name.clone(),
-        };
-        let leases = lease_manager(overlay);
-        let removed = weft_overlay::cleanup(&settings, Some(leases.as_ref())).await;
-        note(removed.map(|_| ()).map_err(Into::into));
+        note(remove_overlay(&config, overlay).await);
     }
     anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())

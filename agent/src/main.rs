@@ -9,6 +9,7 @@ mod cni_files;
 mod commands;
 mod config;
 mod node_addresses;
+mod pod_network;
 mod privileges;
 mod server;
 mod services;

@@ -1,6 +1,7 @@
 //! Configuration: flags and files, checked once into an immutable [`Config`]; all mistakes are reported together.
 
 mod kube_proxy;
+mod leases;
 mod overlay;
 mod packets;
 mod parts;
@@ -10,7 +11,8 @@ use std::{fmt, fs, path::Path};
 
 use crate::cli::{AgentArgs, PathArgs};
 use kube_proxy::KubeProxyFile;
-pub(crate) use overlay::{OverlayConfig, SubnetManager};
+pub(crate) use leases::SubnetManager;
+pub(crate) use overlay::OverlayConfig;
 pub(crate) use parts::{Components, KubeAccess, SourceKind};
 pub(crate) use proxy::{NodePortAddresses, ProxyConfig};
 
@@ -81,10 +83,11 @@ impl Config {
         let components = mistakes.check("--components", &args.components, Components::parse(&args.components));
         // With a mistake in the list all parts are checked, so that their mistakes are not hidden.
         let components = components.unwrap_or(Components::ALL);
-        let source = source(args, &file, &mut mistakes);
+        let access = kube_access(args, &file);
+        let source = source(args, access.clone(), &mut mistakes);
         let node_name = node_name(args, &file, &mut mistakes);
         let proxy = proxy::read(args, &file, &mut mistakes);
-        let overlay = if components.overlay { overlay::read(args, &mut mistakes) } else { None };
+        let overlay = if components.overlay { overlay::read(args, access, &mut mistakes) } else { None };
 
         match (source, node_name, proxy, overlay) {
             (Some(source), Some(node_name), Some(proxy), overlay) if mistakes.0.is_empty() => {
@@ -95,11 +98,14 @@ impl Config {
     }
 }
 
-fn source(args: &AgentArgs, file: &KubeProxyFile, mistakes: &mut Mistakes) -> Option<SourceKind> {
-    let access = KubeAccess {
+fn kube_access(args: &AgentArgs, file: &KubeProxyFile) -> KubeAccess {
+    KubeAccess {
         kubeconfig: args.kube.kubeconfig.clone().or_else(|| file.kubeconfig.clone()),
         master: args.kube.master.clone(),
-    };
+    }
+}
+
+fn source(args: &AgentArgs, access: KubeAccess, mistakes: &mut Mistakes) -> Option<SourceKind> {
     let source = mistakes.check("--source", &args.source, SourceKind::parse(&args.source, access))?;
     match &source {
         SourceKind::Dir(path) => {

@@ -2,20 +2,23 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::Path,
     str::FromStr,
 };
 
 use weft_overlay::{ConntrackBypass, InterfaceChoice, NetConf, SubnetSource};
 
-use super::{Mistakes, readable};
+use super::{KubeAccess, Mistakes, leases, leases::SubnetManager, readable};
 use crate::cli::AgentArgs;
+
+/// Where the manifests of flannel put it.
+const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
 
 /// Configuration of the pod network.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OverlayConfig {
-    /// flannel's network configuration.
-    pub(crate) net_conf: NetConf,
+    /// flannel's network configuration; `None`: etcd has it.
+    pub(crate) net_conf: Option<NetConf>,
     /// Who hands out subnets.
     pub(crate) subnet_manager: SubnetManager,
     /// `--iface` and the like, `--public-ip`, `--public-ipv6`.
@@ -28,31 +31,10 @@ pub(crate) struct OverlayConfig {
     pub(crate) conntrack_bypass: ConntrackBypass,
 }
 
-/// Who hands out pod subnets (`--subnet-manager`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SubnetManager {
-    /// A directory shared by the agents of one machine.
-    Dir(PathBuf),
-}
-
-impl SubnetManager {
-    /// Reads `dir:PATH`.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match (text, text.strip_prefix("dir:")) {
-            (_, Some(path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
-            ("kube" | "etcd", _) => {
-                Err("is not built yet; use dir:PATH, or --components=proxy beside flannel".to_owned())
-            }
-            _ => Err("must be kube, etcd or dir:PATH".to_owned()),
-        }
-    }
-}
-
 /// Reads the flags and `net-conf.json`.
-pub(super) fn read(args: &AgentArgs, mistakes: &mut Mistakes) -> Option<OverlayConfig> {
+pub(super) fn read(args: &AgentArgs, access: KubeAccess, mistakes: &mut Mistakes) -> Option<OverlayConfig> {
     let flags = &args.overlay;
-    let manager =
-        mistakes.check("--subnet-manager", &flags.subnet_manager, SubnetManager::parse(&flags.subnet_manager));
+    let manager = leases::read(args, access, mistakes);
     let interface = InterfaceChoice {
         interfaces: flags.iface.clone(),
         patterns: flags
@@ -64,7 +46,16 @@ pub(super) fn read(args: &AgentArgs, mistakes: &mut Mistakes) -> Option<OverlayC
         public_ip: address::<Ipv4Addr>("--public-ip", flags.public_ip.as_deref(), "an IPv4 address", mistakes),
         public_ipv6: address::<Ipv6Addr>("--public-ipv6", flags.public_ipv6.as_deref(), "an IPv6 address", mistakes),
     };
-    let net_conf = net_conf(&flags.net_conf, mistakes);
+    let net_conf = match (&flags.net_conf, &manager) {
+        // flanneld reads it there with etcd.
+        (None, Some(SubnetManager::Etcd(_))) => Some(None),
+        (given, manager) => {
+            let path = given.as_deref().unwrap_or(Path::new(NET_CONF));
+            let assigned = matches!(manager, Some(SubnetManager::Kube(_)));
+            let source = if assigned { SubnetSource::Assigned } else { SubnetSource::Allocated };
+            net_conf(path, source, mistakes).map(Some)
+        }
+    };
     let bypass = conntrack_bypass(&flags.conntrack_bypass);
     let conntrack_bypass = mistakes.check("--conntrack-bypass", &flags.conntrack_bypass, bypass);
     Some(OverlayConfig {
@@ -86,9 +77,9 @@ fn conntrack_bypass(text: &str) -> Result<ConntrackBypass, String> {
     }
 }
 
-fn net_conf(path: &Path, mistakes: &mut Mistakes) -> Option<NetConf> {
+fn net_conf(path: &Path, source: SubnetSource, mistakes: &mut Mistakes) -> Option<NetConf> {
     let text = readable("--net-conf", path, mistakes)?;
-    match NetConf::parse(&text, SubnetSource::Allocated) {
+    match NetConf::parse(&text, source) {
         Ok(net_conf) => Some(net_conf),
         Err(errors) => {
             for error in errors {

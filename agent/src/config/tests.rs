@@ -6,25 +6,31 @@ use super::{Config, Mistake, NodePortAddresses, SourceKind, proxy::ProxyMode};
 use crate::cli::{Cli, Command};
 
 /// A directory with everything a good configuration needs.
-struct Files(tempfile::TempDir);
+pub(super) struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         fs::create_dir(files.path("manifests")).unwrap();
         fs::write(files.path("net-conf.json"), r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#).unwrap();
         files
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 
-    fn load(&self, extra: &[&str]) -> Result<Config, Vec<Mistake>> {
+    pub(super) fn load(&self, extra: &[&str]) -> Result<Config, Vec<Mistake>> {
+        self.load_without("", extra)
+    }
+
+    /// Leaves out one of the usual flags.
+    pub(super) fn load_without(&self, flag: &str, extra: &[&str]) -> Result<Config, Vec<Mistake>> {
         let source = format!("--source=dir:{}", self.path("manifests"));
         let leases = format!("--subnet-manager=dir:{}", self.path("leases"));
         let net_conf = format!("--net-conf={}", self.path("net-conf.json"));
         let mut args = vec!["weft", "agent", "--hostname-override=N1", &source, &leases, &net_conf];
+        args.retain(|given| given.split('=').next() != Some(flag));
         args.retain(|given| !extra.iter().any(|new| new.split('=').next() == given.split('=').next()));
         args.extend(extra);
         let Command::Agent(args) = Cli::try_parse_from(args).unwrap().command else { unreachable!() };
@@ -32,7 +38,7 @@ impl Files {
     }
 }
 
-fn text(mistakes: Result<Config, Vec<Mistake>>) -> Vec<String> {
+pub(super) fn text(mistakes: Result<Config, Vec<Mistake>>) -> Vec<String> {
     mistakes.unwrap_err().iter().map(ToString::to_string).collect()
 }
 
