@@ -5,6 +5,7 @@
 
 mod addresses;
 mod conntrack;
+mod ethtool;
 mod links;
 mod monitor;
 mod namespaces;
