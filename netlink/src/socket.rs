@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Mutex, PoisonError},
 };
 
@@ -64,14 +65,16 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
-        self.connection().exchange(message, NLM_F_ACK | flags).map(|answer| answer.messages)
+        self.connection().exchange(&mut request(message, NLM_F_ACK | flags)).map(|answer| answer.messages)
     }
 
     /// Reads a whole table, again from the start if it changed meanwhile.
     pub(crate) fn dump(&self, message: RouteNetlinkMessage) -> std::result::Result<Vec<RouteNetlinkMessage>, Failure> {
         let mut connection = self.connection();
+        // As bytes, not as a message to be cloned: the code to clone any message is 90 kB of weft-cni.
+        let mut request = request(message, NLM_F_DUMP);
         for _ in 0..DUMP_ATTEMPTS {
-            let answer = connection.exchange(message.clone(), NLM_F_DUMP)?;
+            let answer = connection.exchange(&mut request)?;
             if !answer.interrupted {
                 return Ok(answer.messages);
             }
@@ -85,30 +88,33 @@ impl Netlink {
     }
 }
 
+/// Where `nlmsg_seq` is in a request (struct nlmsghdr of linux/netlink.h).
+const SEQUENCE: Range<usize> = 8..12;
+
+/// A request in the form it is sent in, but for its sequence number.
+fn request(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
 struct Answer {
     messages: Vec<RouteNetlinkMessage>,
     interrupted: bool,
 }
 
 impl Connection {
-    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> std::result::Result<Answer, Failure> {
+    fn exchange(&mut self, request: &mut [u8]) -> std::result::Result<Answer, Failure> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.send(message, flags)?;
+        request[SEQUENCE].copy_from_slice(&self.sequence.to_ne_bytes());
+        retry_interrupted(|| self.socket.send(request, 0))?;
         let mut answer = Answer { messages: Vec::new(), interrupted: false };
         while !self.receive(&mut answer)? {}
         Ok(answer)
-    }
-
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        self.buffer.clear();
-        self.buffer.resize(message.buffer_len(), 0);
-        message.serialize(&mut self.buffer);
-        retry_interrupted(|| self.socket.send(&self.buffer, 0)).map(drop)
     }
 
     /// Takes one datagram in; true when the answer is complete.
