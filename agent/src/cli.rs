@@ -164,6 +164,10 @@ pub(crate) struct OverlayArgs {
     /// conntrack's state.
     #[arg(long, value_name = "auto|on|off", default_value = "auto")]
     pub(crate) conntrack_bypass: String,
+
+    /// Checksum offload of the VXLAN device: off where tunnelled TCP stalls behind a NAT or a network card; auto leaves it.
+    #[arg(long, value_name = "auto|on|off", default_value = "auto")]
+    pub(crate) vtep_checksum_offload: String,
 }
 
 /// Subnet leases.

@@ -107,6 +107,7 @@ impl Waiting {
             ip_masq: overlay.ip_masq,
             forward_rules: overlay.forward_rules,
             conntrack_bypass: overlay.conntrack_bypass,
+            checksum_offload: overlay.checksum_offload,
             subnet_file: self.config.paths.subnet_file.clone(),
             check_interval: weft_overlay::OverlayConfig::CHECK_INTERVAL,
         };

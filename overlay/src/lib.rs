@@ -18,6 +18,7 @@ mod lease;
 mod netconf;
 mod network_report;
 mod observe;
+mod offload;
 mod packet_filter;
 mod plan;
 mod pool;
@@ -38,6 +39,7 @@ pub use lease::{
     LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,
 };
 pub use netconf::{Backend, NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
+pub use offload::ChecksumOffload;
 pub use packet_filter::ConntrackBypass;
 pub use plan::ObjectKind;
 pub use pool::SubnetPool;

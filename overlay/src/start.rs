@@ -18,6 +18,7 @@ use crate::{
     interface::{self, InterfaceChoice, InterfaceError},
     lease::LeaseManager,
     netconf::{Backend, NetConf},
+    offload::ChecksumOffload,
     packet_filter::ConntrackBypass,
     reconcile::{self, Settings},
     status::OverlayStatus,
@@ -44,6 +45,8 @@ pub struct OverlayConfig {
     pub forward_rules: bool,
     /// `--conntrack-bypass`.
     pub conntrack_bypass: ConntrackBypass,
+    /// `--vtep-checksum-offload`.
+    pub checksum_offload: ChecksumOffload,
     /// Where `subnet.env` goes.
     pub subnet_file: PathBuf,
     /// How often everything is looked at although nothing was reported: [`OverlayConfig::CHECK_INTERVAL`].
@@ -155,6 +158,7 @@ pub fn start(
             ip_masq: config.ip_masq,
             forward_rules: config.forward_rules,
             conntrack_bypass: config.conntrack_bypass,
+            checksum_offload: config.checksum_offload,
             subnet_file: config.subnet_file,
         },
         netlink,

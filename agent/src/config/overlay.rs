@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use weft_overlay::{ConntrackBypass, InterfaceChoice, NetConf, SubnetSource};
+use weft_overlay::{ChecksumOffload, ConntrackBypass, InterfaceChoice, NetConf, SubnetSource};
 
 use super::{KubeAccess, Mistakes, leases, leases::SubnetManager, readable};
 use crate::cli::AgentArgs;
@@ -29,6 +29,8 @@ pub(crate) struct OverlayConfig {
     pub(crate) forward_rules: bool,
     /// Keep pods' packets out of conntrack.
     pub(crate) conntrack_bypass: ConntrackBypass,
+    /// Who computes the checksums of packets that enter the tunnel.
+    pub(crate) checksum_offload: ChecksumOffload,
 }
 
 /// Reads the flags and `net-conf.json`.
@@ -56,8 +58,10 @@ pub(super) fn read(args: &AgentArgs, access: KubeAccess, mistakes: &mut Mistakes
             net_conf(path, source, mistakes).map(Some)
         }
     };
-    let bypass = conntrack_bypass(&flags.conntrack_bypass);
-    let conntrack_bypass = mistakes.check("--conntrack-bypass", &flags.conntrack_bypass, bypass);
+    let bypass = [ConntrackBypass::Auto, ConntrackBypass::On, ConntrackBypass::Off];
+    let conntrack_bypass = switch("--conntrack-bypass", &flags.conntrack_bypass, bypass, mistakes);
+    let offload = [ChecksumOffload::Auto, ChecksumOffload::On, ChecksumOffload::Off];
+    let checksum_offload = switch("--vtep-checksum-offload", &flags.vtep_checksum_offload, offload, mistakes);
     Some(OverlayConfig {
         net_conf: net_conf?,
         subnet_manager: manager?,
@@ -65,16 +69,19 @@ pub(super) fn read(args: &AgentArgs, access: KubeAccess, mistakes: &mut Mistakes
         ip_masq: flags.ip_masq,
         forward_rules: flags.iptables_forward_rules,
         conntrack_bypass: conntrack_bypass?,
+        checksum_offload: checksum_offload?,
     })
 }
 
-fn conntrack_bypass(text: &str) -> Result<ConntrackBypass, String> {
-    match text {
-        "auto" => Ok(ConntrackBypass::Auto),
-        "on" => Ok(ConntrackBypass::On),
-        "off" => Ok(ConntrackBypass::Off),
-        _ => Err("must be auto, on or off".to_owned()),
-    }
+/// The meaning of `auto`, `on` or `off`.
+fn switch<T>(flag: &str, text: &str, [auto, on, off]: [T; 3], mistakes: &mut Mistakes) -> Option<T> {
+    let chosen = match text {
+        "auto" => Ok(auto),
+        "on" => Ok(on),
+        "off" => Ok(off),
+        _ => Err("must be auto, on or off"),
+    };
+    mistakes.check(flag, text, chosen)
 }
 
 fn net_conf(path: &Path, source: SubnetSource, mistakes: &mut Mistakes) -> Option<NetConf> {
@@ -94,4 +101,28 @@ fn address<A: FromStr>(flag: &str, value: Option<&str>, expected: &str, mistakes
     let value = value?;
     let parsed = value.parse().map_err(|_| format!("must be {expected}"));
     mistakes.check(flag, value, parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_overlay::{ChecksumOffload, ConntrackBypass};
+
+    use super::super::tests::Files;
+
+    #[test]
+    fn switches_patterns_and_addresses_are_checked_together() {
+        let files = Files::new();
+        let good = files.load(&["--conntrack-bypass=off", "--vtep-checksum-offload=on", "--iface-regex=^eth[0-9]$"]);
+        let overlay = good.unwrap().overlay.unwrap();
+        assert_eq!(overlay.conntrack_bypass, ConntrackBypass::Off);
+        assert_eq!(overlay.checksum_offload, ChecksumOffload::On);
+        assert!(overlay.forward_rules && overlay.interface.patterns.len() == 1);
+
+        let bad = ["--conntrack-bypass=yes", "--vtep-checksum-offload=", "--iface-regex=eth(", "--iface-can-reach=x"];
+        let mistakes: Vec<String> = files.load(&bad).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(mistakes.len(), bad.len(), "{mistakes:?}");
+        for flag in bad.map(|flag| flag.split('=').next().unwrap()) {
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(flag)), "{flag} in {mistakes:?}");
+        }
+    }
 }

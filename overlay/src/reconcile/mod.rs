@@ -28,6 +28,7 @@ use crate::{
     lease::{Lease, LeaseAttributes, LeaseRequest, LeaseSnapshot},
     netconf::NetConf,
     observe::{self, Devices},
+    offload::{self, ChecksumOffload},
     packet_filter::{ConntrackBypass, FilterRules, PacketFilter, PodNetworks},
     plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Reach, Step, Subject},
     retry::Retries,
@@ -52,6 +53,7 @@ enum Task {
     Kernel(Family, Subject),
     Forwarding,
     PacketFilter,
+    Offload,
     SubnetFile,
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Settings {
     pub(crate) ip_masq: bool,
     pub(crate) forward_rules: bool,
     pub(crate) conntrack_bypass: ConntrackBypass,
+    pub(crate) checksum_offload: ChecksumOffload,
     pub(crate) subnet_file: PathBuf,
 }
 
@@ -280,8 +283,11 @@ impl Reconciler {
             let rules = node.filter_rules();
             node.packet_filter.ensure(&rules, verify, now).map(u64::from).map_err(|error| error.to_string())
         });
+        let offload = self.attempt(Task::Offload, ObjectKind::Device, cause, now, |node| {
+            offload::ensure(node.settings.checksum_offload, &node.devices).map_err(|error| error.to_string())
+        });
         // Pods are started as soon as the file is there.
-        if kernel && forwarding && rules {
+        if kernel && forwarding && rules && offload {
             self.complete = self
                 .attempt(Task::SubnetFile, ObjectKind::SubnetFile, cause, now, |node| node.write_subnet_env())
                 || self.complete;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use weft_netlink::Netns;
-use weft_overlay::{PeerState, StartError};
+use weft_overlay::{ChecksumOffload, PeerState, StartError};
 
 use crate::{
     REPAIR,
@@ -289,6 +289,39 @@ fn a_peer_that_is_no_longer_directly_connected_moves_into_the_tunnel_and_back() 
     is(Way::Tunnel);
     nodes[0].run("ip route delete 172.30.0.2/32");
     is(Way::Direct);
+}
+
+#[test]
+fn checksum_offload_is_switched_and_kept() {
+    let cluster = Cluster::new();
+    let mut nodes = [1, 2].map(|number| cluster.machine(number));
+    for (offload, shown) in [(ChecksumOffload::Off, "off"), (ChecksumOffload::On, "on")] {
+        for node in &mut nodes {
+            let mut config = node.config(&conf(&[4, 6], VXLAN));
+            config.checksum_offload = offload;
+            node.try_start(config).unwrap();
+            node.until_ready();
+        }
+        let is_so = || {
+            until(REPAIR, || {
+                let features =
+                    ["flannel.1", "flannel-v6.1"].map(|device| nodes[0].run(&format!("ethtool -k {device}")));
+                let right = |text: &String| text.contains(&format!("tx-checksum-ip-generic: {shown}\n"));
+                if features.iter().all(right) { Ok(()) } else { Err(format!("{features:?}")) }
+            });
+        };
+        is_so();
+        let other = if offload == ChecksumOffload::Off { "on" } else { "off" };
+        nodes[0].run(&format!("ethtool -K flannel.1 tx-checksum-ip-generic {other}"));
+        is_so();
+        nodes[0].run("ip link delete flannel.1");
+        until(REPAIR, || nodes[0].run("ip -brief link").contains("flannel.1").then_some(()).ok_or("no device".into()));
+        is_so();
+        let (address, pod) = (pod_address(4, 2), nodes[1].pod(pod_address(4, 2)));
+        until(FIRST, || exchange(&nodes[0].netns, &pod, address));
+        nodes[1].run("ip link delete pod5");
+        nodes.iter_mut().for_each(Node::stop);
+    }
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use weft_netlink::{AddressOptions, Netlink, Netns, Route, VethSpec};
 use weft_overlay::{
-    ConntrackBypass, DirLeases, InterfaceChoice, NetConf, OverlayConfig, OverlayHandle, OverlayStatus, StartError,
-    SubnetSource,
+    ChecksumOffload, ConntrackBypass, DirLeases, InterfaceChoice, NetConf, OverlayConfig, OverlayHandle, OverlayStatus,
+    StartError, SubnetSource,
 };
 
 pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16"}"#;
@@ -130,6 +130,7 @@ impl Node {
             ip_masq: true,
             forward_rules: true,
             conntrack_bypass: ConntrackBypass::Auto,
+            checksum_offload: ChecksumOffload::Auto,
             subnet_file: self.subnet_file.clone(),
             check_interval: OverlayConfig::CHECK_INTERVAL,
         }
