@@ -44,7 +44,8 @@ fn endpoints(details: &mut Details, scene: &Scene) -> Result<(String, ())> {
         let took = ms(at.saturating_sub(change));
         ensure!(ms(seen.last_us.abs_diff(seen.first_us)) > 100.0, "web-2 was seen for a moment only");
         let counts = follow(scene, pods.len())?;
-        details.line(format!("{what:<14} {shown} connection {took:.1} ms later;  12 requests: {counts}"));
+        let after = if took < 1.0 { "within 1 ms".to_owned() } else { format!("{took:.1} ms later") };
+        details.line(format!("{what:<14} {shown} connection {after};  12 requests: {counts}"));
         details.value(what, took);
     }
     Ok((format!("{connections} connections at {GENTLE} a second meanwhile, 0 failed"), ()))
