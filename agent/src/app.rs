@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
 use weft_proxy::{
     dataplane::DataPlane,
-    ebpf::{self, Ebpf, SocketPlaneConfig},
+    ebpf::{self, Ebpf, MapSizes, SocketPlaneConfig},
     nftables::{Nftables, PacketScope},
     plan::{Planner, PlannerConfig},
 };
@@ -175,7 +175,11 @@ fn data_planes(proxy: &ProxyConfig) -> anyhow::Result<Vec<Box<dyn DataPlane>>> {
         Some(root) => root.clone(),
         None => cgroup::mounted_root()?,
     };
-    let sockets = Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs: proxy.bpffs.clone() })?;
+    let sockets = Ebpf::open(SocketPlaneConfig {
+        cgroup_root,
+        bpffs: proxy.bpffs.clone(),
+        sizes: MapSizes::default(),
+    })?;
     let packets = Nftables::new(PacketScope::External);
     Ok(vec![Box::new(sockets), Box::new(packets)])
 }

@@ -7,6 +7,8 @@ use std::{
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
+use crate::{Full, MapSizes};
+
 /// Why the socket programs or their maps could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -83,14 +85,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A map is full. The element was not written.
-    #[error("map {map} is full: {capacity} elements")]
-    Full {
-        /// Its name.
-        map: &'static str,
-        /// How many elements it holds.
-        capacity: u32,
+    /// A map size is out of range.
+    #[error("{flag} is {size} and must be from {} to {}", MapSizes::MIN, MapSizes::MAX)]
+    Size {
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What was asked for.
+        size: u32,
     },
+    /// A map is full. The element was not written.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// A map could not be read or written.
     #[error("{doing} map {map}: {}", chain(source))]
     Map {

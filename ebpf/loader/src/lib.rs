@@ -7,9 +7,11 @@ mod maps;
 mod pins;
 mod plane;
 mod privileges;
+mod sizes;
 mod sys;
 
 pub use error::Error;
-pub use maps::{Array, HashMap, Maps};
+pub use maps::{Array, HashMap, LruHash, Maps};
 pub use pins::remove_pins;
 pub use plane::{SocketPlane, SocketPlaneConfig};
+pub use sizes::{Full, MapSizes};

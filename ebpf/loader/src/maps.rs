@@ -1,14 +1,20 @@
 //! Typed handles of the maps the agent reads and writes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    marker::PhantomData,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use aya::{
     Ebpf, Pod,
     maps::{Map, MapData, MapError},
 };
-use weft_ebpf_abi::{Backend4, Backend6, Config, MAPS, ServiceKey4, ServiceKey6, ServiceValue, name};
+use weft_ebpf_abi::{
+    AffinityKey, AffinityRecord, Backend4, Backend6, Config, FlowKey, Peer, ServiceKey4, ServiceKey6, ServiceValue,
+    UdpFlow, name,
+};
 
-use crate::{Error, sys};
+use crate::{Error, Full, MapSizes, sys};
 
 /// A hash map. One writer is assumed; the programs only read.
 pub struct HashMap<K: Pod, V: Pod> {
@@ -26,6 +32,13 @@ pub struct Array<V: Pod> {
     inner: aya::maps::Array<MapData, V>,
 }
 
+/// A hash map the programs keep, and the kernel evicts from: only to be looked at.
+pub struct LruHash<K: Pod, V: Pod> {
+    name: &'static str,
+    fd: OwnedFd,
+    layout: PhantomData<(K, V)>,
+}
+
 /// The maps the agent works with. What each holds: [`weft_ebpf_abi::name`].
 #[expect(missing_docs, reason = "each field is the map of its name, described in weft_ebpf_abi::name")]
 pub struct Maps {
@@ -38,27 +51,34 @@ pub struct Maps {
     pub node_addresses4: HashMap<u32, u32>,
     pub node_addresses6: HashMap<[u32; 4], u32>,
     pub config: Array<Config>,
+    pub affinity: LruHash<AffinityKey, AffinityRecord>,
+    pub udp_flows: LruHash<FlowKey, UdpFlow>,
+    pub udp_replies: LruHash<FlowKey, Peer>,
 }
 
 impl Maps {
-    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, Error> {
+    pub(crate) fn take(object: &mut Ebpf, sizes: &MapSizes) -> Result<Self, Error> {
         Ok(Self {
-            services4: HashMap::take(object, name::SERVICES4)?,
-            services6: HashMap::take(object, name::SERVICES6)?,
-            backends4: Array::take(object, name::BACKENDS4)?,
-            backends6: Array::take(object, name::BACKENDS6)?,
-            round_robin: Array::take(object, name::ROUND_ROBIN)?,
-            connections: Array::take(object, name::CONNECTIONS)?,
-            node_addresses4: HashMap::take(object, name::NODE_ADDRESSES4)?,
-            node_addresses6: HashMap::take(object, name::NODE_ADDRESSES6)?,
-            config: Array::take(object, name::CONFIG)?,
+            services4: HashMap::take(object, name::SERVICES4, sizes)?,
+            services6: HashMap::take(object, name::SERVICES6, sizes)?,
+            backends4: Array::take(object, name::BACKENDS4, sizes)?,
+            backends6: Array::take(object, name::BACKENDS6, sizes)?,
+            round_robin: Array::take(object, name::ROUND_ROBIN, sizes)?,
+            connections: Array::take(object, name::CONNECTIONS, sizes)?,
+            node_addresses4: HashMap::take(object, name::NODE_ADDRESSES4, sizes)?,
+            node_addresses6: HashMap::take(object, name::NODE_ADDRESSES6, sizes)?,
+            config: Array::take(object, name::CONFIG, sizes)?,
+            affinity: LruHash::take(object, name::AFFINITY)?,
+            udp_flows: LruHash::take(object, name::UDP_FLOWS)?,
+            udp_replies: LruHash::take(object, name::UDP_REPLIES)?,
         })
     }
 }
 
 impl<K: Pod, V: Pod> HashMap<K, V> {
-    fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let (map, fd, capacity) = take(object, name)?;
+    fn take(object: &mut Ebpf, name: &'static str, sizes: &MapSizes) -> Result<Self, Error> {
+        let (map, fd) = take(object, name)?;
+        let capacity = sizes.of(name);
         let inner = map.try_into().map_err(|source| error("open", name, source))?;
         Ok(Self { name, capacity, fd, inner })
     }
@@ -117,10 +137,16 @@ impl<K: Pod, V: Pod> HashMap<K, V> {
 }
 
 impl<V: Pod> Array<V> {
-    fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let (map, fd, capacity) = take(object, name)?;
+    fn take(object: &mut Ebpf, name: &'static str, sizes: &MapSizes) -> Result<Self, Error> {
+        let (map, fd) = take(object, name)?;
+        let capacity = sizes.of(name);
         let inner = map.try_into().map_err(|source| error("open", name, source))?;
         Ok(Self { name, capacity, fd, inner })
+    }
+
+    /// How many elements it has.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// The element at `index`.
@@ -151,14 +177,28 @@ impl<V: Pod> Array<V> {
     }
 }
 
-fn take(object: &mut Ebpf, name: &'static str) -> Result<(Map, OwnedFd, u32), Error> {
+impl<K: Pod, V: Pod> LruHash<K, V> {
+    fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        let (_, fd) = take(object, name)?;
+        Ok(Self { name, fd, layout: PhantomData })
+    }
+
+    /// How many elements it has, counted: a millisecond for every 10,000.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn count(&self) -> Result<u32, Error> {
+        sys::count_elements::<K, V>(&self.fd).map_err(|source| error("count", self.name, source.into()))
+    }
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<(Map, OwnedFd), Error> {
     let map = object.take_map(name).expect("the object has every map of weft_ebpf_abi::MAPS");
-    let (Map::HashMap(data) | Map::Array(data)) = &map else {
+    let (Map::HashMap(data) | Map::LruHashMap(data) | Map::Array(data)) = &map else {
         unreachable!("handles are made for hash and array maps only");
     };
     let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| error("open", name, source.into()))?;
-    let spec = MAPS.iter().find(|spec| spec.name == name).expect("name is from weft_ebpf_abi::MAPS");
-    Ok((map, fd, spec.max_entries))
+    Ok((map, fd))
 }
 
 fn write_batch<K: Pod, V: Pod>(
@@ -172,7 +212,7 @@ fn write_batch<K: Pod, V: Pod>(
         return Ok(());
     }
     sys::update_batch(fd, keys, values).map_err(|source| match source.raw_os_error() {
-        Some(libc::E2BIG) => Error::Full { map, capacity },
+        Some(libc::E2BIG) => Full { map, capacity }.into(),
         _ => error("write", map, source.into()),
     })
 }

@@ -3,6 +3,7 @@
 //! What is pinned outlives the agent; removing the last pin of a link detaches its program at once.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
@@ -13,19 +14,34 @@ use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use weft_ebpf_abi::{ABI_VERSION, MAPS, MapSpec};
+use weft_ebpf_abi::{ABI_VERSION, MAPS, MapSpec, name};
 
-use crate::Error;
+use crate::{Error, MapSizes};
 
 /// Where systems keep the BPF filesystem, and the only place this crate mounts one by itself.
 const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// Below `--bpffs`; several products share one filesystem.
 const DIRECTORY: &str = "weft";
 
+/// Before the name of a pin that is to replace the one of the name itself. The BPF filesystem allows no dots in names.
+const FRESH: &str = "new_";
+/// The maps that refer to elements of one another; none of them makes sense with another's predecessor.
+const TABLE: [&str; 7] = [
+    name::SERVICES4,
+    name::SERVICES6,
+    name::BACKENDS4,
+    name::BACKENDS6,
+    name::ROUND_ROBIN,
+    name::CONNECTIONS,
+    name::AFFINITY,
+];
+
 /// The pins of this ABI version.
 #[derive(Debug)]
 pub(crate) struct Pins {
     directory: PathBuf,
+    /// Maps that are made anew because they are to have another size, beside those the attached programs use.
+    fresh: BTreeSet<&'static str>,
 }
 
 impl Pins {
@@ -34,12 +50,13 @@ impl Pins {
         ensure_mounted(bpffs)?;
         let directory = bpffs.join(DIRECTORY).join(format!("v{ABI_VERSION}"));
         fs::create_dir_all(&directory).map_err(|source| Error::file("make pin directory", &directory, source))?;
-        Ok(Self { directory })
+        Ok(Self { directory, fresh: BTreeSet::new() })
     }
 
-    /// Where a map is pinned.
+    /// Where a map is to be found, or to be made.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        let pin = self.directory.join(name);
+        if self.fresh.contains(name) { fresh(&pin) } else { pin }
     }
 
     /// Where the link of a program is pinned.
@@ -47,11 +64,17 @@ impl Pins {
         self.directory.join(format!("link_{program}"))
     }
 
-    /// Compares what is pinned with what is compiled in. aya reuses a pinned map without looking, and the verifier notices only some of
-    /// the differences.
-    pub(crate) fn check_layouts(&self) -> Result<(), Error> {
+    /// Compares what is pinned with what is compiled in: aya reuses a pinned map without looking, and the verifier notices only some of
+    /// the differences. Then decides which maps are made anew.
+    pub(crate) fn check_maps(&mut self, sizes: &MapSizes) -> Result<(), Error> {
+        let mut other_size = BTreeSet::new();
         for spec in &MAPS {
-            let pin = self.map(spec.name);
+            let pin = self.directory.join(spec.name);
+            // Left by an agent that ended while it switched: some maps may be the new ones and some the old.
+            if exists(&fresh(&pin))? {
+                ignore_missing(fs::remove_file(fresh(&pin)), "remove pin", &fresh(&pin))?;
+                other_size.insert(spec.name);
+            }
             if !exists(&pin)? {
                 continue;
             }
@@ -60,7 +83,26 @@ impl Pins {
                 map: spec.name,
                 source: Box::new(source),
             })?;
+            let (found, wanted) = (info.max_entries(), sizes.of(spec.name));
             check_layout(pin, spec, &info)?;
+            if found != wanted {
+                tracing::info!(map = spec.name, found, wanted, "the map is made anew with another size");
+                other_size.insert(spec.name);
+            }
+        }
+        if other_size.iter().any(|map| TABLE.contains(map)) {
+            other_size.extend(TABLE);
+        }
+        self.fresh = other_size;
+        Ok(())
+    }
+
+    /// Puts the fresh maps in the place of their predecessors, once no program uses those any more.
+    pub(crate) fn replace_maps(&mut self) -> Result<(), Error> {
+        while let Some(&name) = self.fresh.first() {
+            let pin = self.directory.join(name);
+            fs::rename(fresh(&pin), &pin).map_err(|source| Error::file("replace pin", &pin, source))?;
+            self.fresh.pop_first();
         }
         Ok(())
     }
@@ -132,6 +174,11 @@ fn ignore_missing(result: io::Result<()>, doing: &'static str, path: &Path) -> R
     }
 }
 
+/// Where the successor of a pin waits.
+pub(crate) fn fresh(pin: &Path) -> PathBuf {
+    pin.with_file_name(format!("{FRESH}{}", pin.file_name().unwrap_or_default().to_string_lossy()))
+}
+
 /// Like `Path::exists`, which takes "not permitted" for "not there".
 pub(crate) fn exists(path: &Path) -> Result<bool, Error> {
     path.try_exists().map_err(|source| Error::file("look at", path, source))
@@ -144,7 +191,6 @@ fn check_layout(pin: PathBuf, spec: &MapSpec, info: &MapInfo) -> Result<(), Erro
         ("the map type", kind, spec.kind as u32),
         ("the key size", info.key_size(), spec.key_size),
         ("the value size", info.value_size(), spec.value_size),
-        ("the number of elements", info.max_entries(), spec.max_entries),
         ("the set of flags", info.map_flags(), spec.flags),
     ];
     match pairs.into_iter().find(|(_, found, expected)| found != expected) {

@@ -16,11 +16,11 @@ use aya::{
     programs::{CgroupSockAddr, ProgramError},
 };
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
-use weft_ebpf_abi::{Config, MAPS};
+use weft_ebpf_abi::{Config, MAPS, MapKind};
 
 use crate::{
-    Error, Maps,
-    pins::{Pins, exists},
+    Error, MapSizes, Maps,
+    pins::{Pins, exists, fresh},
     privileges, sys,
 };
 
@@ -55,6 +55,8 @@ pub struct SocketPlaneConfig {
     pub cgroup_root: PathBuf,
     /// Directory on a BPF filesystem; pins are kept in `weft/v<ABI>/` below it.
     pub bpffs: PathBuf,
+    /// How many elements the maps have.
+    pub sizes: MapSizes,
 }
 
 /// The socket programs and their maps.
@@ -78,21 +80,25 @@ impl SocketPlane {
     /// # Errors
     /// Any variant but [`Error::Attach`] and [`Error::Full`].
     pub fn open(config: &SocketPlaneConfig) -> Result<Self, Error> {
+        config.sizes.check()?;
         privileges::check()?;
         let cgroup = open_cgroup(&config.cgroup_root)?;
-        let pins = Pins::open(&config.bpffs)?;
-        pins.check_layouts()?;
+        let mut pins = Pins::open(&config.bpffs)?;
+        pins.check_maps(&config.sizes)?;
 
         let mut loader = EbpfLoader::new();
         for spec in &MAPS {
             loader.map_pin_path(spec.name, pins.map(spec.name));
+            if spec.kind != MapKind::SocketStorage {
+                loader.map_max_entries(spec.name, config.sizes.of(spec.name));
+            }
         }
         let mut programs = loader.load(OBJECT).map_err(load_error)?;
         for hook in &HOOKS {
             program(&mut programs, hook).load().map_err(|source| program_error(hook.program, source))?;
         }
 
-        let mut maps = Maps::take(&mut programs)?;
+        let mut maps = Maps::take(&mut programs, &config.sizes)?;
         let host_netns_cookie = sys::netns_cookie().map_err(|source| Error::NetnsCookie { source })?;
         let known = maps.config.get(0)?;
         maps.config.set(0, &Config { host_netns_cookie, ..known })?;
@@ -100,7 +106,7 @@ impl SocketPlane {
     }
 
     /// Puts these programs in the place of those that are attached, one by one without a gap, or attaches them.
-    /// Then removes the pins of other ABI versions. Calling it again is harmless.
+    /// Then removes the pins of other ABI versions and of maps with other sizes. Calling it again is harmless.
     ///
     /// # Errors
     /// [`Error::Attach`], [`Error::File`] or [`Error::MissingPrivilege`]; programs attached so far stay.
@@ -119,6 +125,7 @@ impl SocketPlane {
             };
             attempt().map_err(|(doing, source)| attach_error(doing, hook.program, &self.cgroup_root, source))?;
         }
+        self.pins.replace_maps()?;
         self.pins.remove_other_versions()
     }
 
@@ -173,8 +180,7 @@ fn attach_anew(
     program: &impl AsFd,
 ) -> Result<(), (&'static str, io::Error)> {
     let link: OwnedFd = sys::create_link(program, cgroup, attach_type).map_err(|error| ("attach", error))?;
-    // The BPF filesystem allows no dots in names.
-    let fresh = pin.with_file_name(format!("new_{}", pin.file_name().unwrap_or_default().to_string_lossy()));
+    let fresh = fresh(pin);
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(("remove the unfinished link of", error));

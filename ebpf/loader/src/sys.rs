@@ -19,6 +19,7 @@ use aya::Pod;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
@@ -161,6 +162,39 @@ pub(crate) fn update_batch<K: Pod, V: Pod>(map: &impl AsFd, keys: &[K], values: 
     };
     bpf(MAP_UPDATE_BATCH, &mut attr)?;
     Ok(())
+}
+
+/// Counts the elements of a hash map by reading them, some hundred in one call. One that is moved meanwhile may be counted twice or not.
+pub(crate) fn count_elements<K: Pod, V: Pod>(map: &impl AsFd) -> io::Result<u32> {
+    // More than ever share a bucket, for the kernel hands out whole buckets.
+    const AT_ONCE: usize = 512;
+    let mut keys: Vec<K> = Vec::with_capacity(AT_ONCE);
+    let mut values: Vec<V> = Vec::with_capacity(AT_ONCE);
+    let mut bucket = 0_u32;
+    let position = std::ptr::from_mut(&mut bucket) as u64;
+    let mut from = 0;
+    let mut total = 0;
+    loop {
+        // The kernel writes at most `count` keys and values of the map's sizes, which are K's and V's (`maps.rs`), and the bucket to
+        // go on from. Nothing here reads any of them.
+        let mut attr = BatchAttr {
+            in_batch: from,
+            out_batch: position,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: AT_ONCE as u32,
+            map: raw(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        match bpf(MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(_) => total += attr.count,
+            // These were the last.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(total + attr.count),
+            Err(error) => return Err(error),
+        }
+        from = position;
+    }
 }
 
 /// Number of the calling thread's network namespace, unique while the machine is up.

@@ -6,7 +6,7 @@ mod support;
 use std::{fs, path::Path, process::Command, time::Instant};
 
 use support::{Node, in_netns, serve};
-use weft_ebpf::{Error, SocketPlane, SocketPlaneConfig, remove_pins};
+use weft_ebpf::{Error, MapSizes, SocketPlane, SocketPlaneConfig, remove_pins};
 use weft_ebpf_abi::{Backend4, PROTOCOL_TCP, ServiceKey4, ServiceValue};
 
 const VIP: &str = "10.96.0.1:80";
@@ -75,6 +75,73 @@ fn a_cgroup_that_was_made_anew_is_attached_anew() {
 }
 
 #[test]
+fn maps_of_another_size_take_over_once_they_are_filled() {
+    // Connects when told to, and keeps the first connection.
+    let program = "
+kept = tcp('10.96.0.1', 80); print(kept.recv(64).decode(), flush=True)
+for line in sys.stdin:
+    s = tcp('10.96.0.1', 80); print(s.recv(64).decode(), show(kept.getpeername()), sep='|', flush=True)";
+    in_netns(&["10.244.0.1", "10.244.0.2"], || {
+        let node = Node::new();
+        serve("10.244.0.1:8080");
+        serve("10.244.0.2:8080");
+        let mut plane = SocketPlane::open(&node.config()).unwrap();
+        program_service(&mut plane, "10.244.0.1:8080");
+        plane.attach().unwrap();
+        drop(plane);
+        let mut client = node.python(program, &[]);
+        assert_eq!(client.hear(), "10.244.0.1:8080");
+        let mut ask = || {
+            client.say("go");
+            client.hear()
+        };
+
+        let mut config = node.config();
+        config.sizes.frontends = 1 << 10;
+        config.sizes.udp_flows = 64;
+        // The first of these agents ends before it has attached anything; as far as clients are concerned it never was.
+        for _ in 0..2 {
+            let mut plane = SocketPlane::open(&config).unwrap();
+            assert_eq!(plane.maps().services4.entries().unwrap(), []);
+            program_service(&mut plane, "10.244.0.2:8080");
+            assert_eq!(ask(), "10.244.0.1:8080|10.96.0.1 80");
+        }
+        let mut plane = SocketPlane::open(&config).unwrap();
+        program_service(&mut plane, "10.244.0.2:8080");
+        plane.attach().unwrap();
+        drop(plane);
+        // What a socket remembers is not the maps' that were replaced.
+        assert_eq!(ask(), "10.244.0.2:8080|10.96.0.1 80");
+
+        let mut names = fs::read_dir(node.pins()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!names.any(|name| name.to_string_lossy().starts_with("new_")));
+        let plane = SocketPlane::open(&config).unwrap();
+        assert_eq!(plane.maps().services4.entries().unwrap().len(), 1, "these are the maps from now on");
+        assert_eq!(ask(), "10.244.0.2:8080|10.96.0.1 80");
+    });
+}
+
+#[test]
+fn a_full_map_and_a_size_out_of_range_name_the_flag() {
+    in_netns(&[], || {
+        let node = Node::new();
+        let mut config = node.config();
+        config.sizes.frontends = 64;
+        let mut plane = SocketPlane::open(&config).unwrap();
+        let key = |port| ServiceKey4::node_port(port, PROTOCOL_TCP);
+        let value = ServiceValue { set_id: 0, base: 0, count: 0, flags: 1, affinity_id: 0, affinity_seconds: 0 };
+        let errors: Vec<Error> =
+            (1..=65).filter_map(|port| plane.maps_mut().services4.insert(&key(port), &value).err()).collect();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].to_string(), "map SERVICES4 is full: 64 elements; raise --ebpf-max-frontends");
+
+        config.sizes.affinity = 0;
+        let error = SocketPlane::open(&config).err().unwrap();
+        assert!(matches!(&error, Error::Size { flag: "--ebpf-max-affinity", size: 0 }), "{error}");
+    });
+}
+
+#[test]
 fn pins_of_other_versions_go_once_the_new_programs_are_attached() {
     in_netns(&[], || {
         let node = Node::new();
@@ -130,7 +197,8 @@ fn missing_privileges_are_named() {
     // The test runs itself again in a process without the capabilities, with the paths in the environment.
     let path = |name| std::env::var_os(name).map(Into::into);
     if let (Some(cgroup_root), Some(bpffs)) = (path("WEFT_TEST_CGROUP"), path("WEFT_TEST_BPFFS")) {
-        let error = SocketPlane::open(&SocketPlaneConfig { cgroup_root, bpffs }).err().unwrap();
+        let error =
+            SocketPlane::open(&SocketPlaneConfig { cgroup_root, bpffs, sizes: MapSizes::default() }).err().unwrap();
         assert!(error.is_permission_denied(), "{error}");
         for capability in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"] {
             assert!(error.to_string().contains(capability), "{error}");

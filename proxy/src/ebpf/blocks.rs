@@ -24,15 +24,22 @@ impl Block {
 pub(crate) struct Blocks {
     /// Bases of the free blocks of size `1 << index`.
     free: Vec<BTreeSet<u32>>,
+    /// Elements in all blocks handed out, whether the block needs them or not.
+    taken: u32,
 }
 
 impl Blocks {
     /// All of `capacity` elements free; a power of two.
     pub(crate) fn new(capacity: u32) -> Self {
-        assert!(capacity.is_power_of_two(), "{capacity} is a constant of weft_ebpf_abi");
+        assert!(capacity.is_power_of_two(), "{capacity} was rounded by weft_ebpf::MapSizes");
         let mut free = vec![BTreeSet::new(); capacity.trailing_zeros() as usize + 1];
         free.last_mut().expect("there is at least order 0").insert(0);
-        Self { free }
+        Self { free, taken: 0 }
+    }
+
+    /// How many elements are not free.
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken
     }
 
     /// Takes a block for `count` elements, at least 1; the lowest that needs the least splitting. `None` if there is none.
@@ -43,6 +50,7 @@ impl Blocks {
         for half in wanted..order {
             self.free[half].insert(base + (1 << half));
         }
+        self.taken += 1 << wanted;
         Some(Block { base, count })
     }
 
@@ -61,6 +69,7 @@ impl Blocks {
             // Of the two halves of a block of `half + 1`, the one without ours stays free.
             self.free[half].insert(containing(half) ^ (1 << half));
         }
+        self.taken += 1 << wanted;
         true
     }
 
@@ -68,6 +77,7 @@ impl Blocks {
     pub(crate) fn release(&mut self, block: Block) {
         let mut base = block.base;
         let mut order = block.order();
+        self.taken -= 1 << order;
         while order + 1 < self.free.len() && self.free[order].remove(&(base ^ (1 << order))) {
             base &= !(1 << order);
             order += 1;
@@ -90,6 +100,7 @@ mod tests {
         assert_eq!(blocks.allocate(5), Some(Block { base: 8, count: 5 }));
         assert_eq!(blocks.allocate(3), None);
         assert_eq!(blocks.allocate(2), Some(Block { base: 6, count: 2 }));
+        assert_eq!(blocks.taken(), 15);
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Ids {
         (self.capacity - self.fresh) as usize + self.returned.len()
     }
 
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> u32 {
+        self.fresh - self.returned.len() as u32
+    }
+
     /// Takes one.
     pub(crate) fn allocate(&mut self) -> Option<u32> {
         if let Some(id) = self.returned.pop_first() {
@@ -66,7 +71,7 @@ mod tests {
         assert!(ids.reserve(2));
         assert!(!ids.reserve(2), "twice");
         assert!(!ids.reserve(4), "out of range");
-        assert_eq!(ids.available(), 3);
+        assert_eq!((ids.available(), ids.taken()), (3, 1));
         assert_eq!([ids.allocate(), ids.allocate(), ids.allocate(), ids.allocate()], [Some(0), Some(1), Some(3), None]);
         ids.release(1);
         assert_eq!(ids.allocate(), Some(1));

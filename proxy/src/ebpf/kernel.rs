@@ -7,8 +7,8 @@ use std::{
 
 use weft_ebpf::{Error, Maps};
 use weft_ebpf_abi::{
-    BACKENDS_CAPACITY, Backend4, Backend6, Config, NODE_ADDRESS_HOST_ONLY, SCOPE_NODE_PORT, ServiceKey4, ServiceKey6,
-    ServiceValue, address_v4, address_v6, ipv4, ipv6,
+    Backend4, Backend6, Config, NODE_ADDRESS_HOST_ONLY, SCOPE_NODE_PORT, ServiceKey4, ServiceKey6, ServiceValue,
+    address_v4, address_v6, ipv4, ipv6,
 };
 
 use super::{
@@ -156,9 +156,13 @@ fn read_blocks(
     let mut blocks = BTreeMap::new();
     for (frontend, value) in services {
         let family = frontend.family();
+        let capacity = match family {
+            IpFamily::V4 => maps.backends4.capacity(),
+            IpFamily::V6 => maps.backends6.capacity(),
+        };
         let end = u64::from(value.base) + u64::from(value.count);
         let block = Block { base: value.base, count: value.count };
-        if value.count == 0 || end > u64::from(BACKENDS_CAPACITY) || blocks.contains_key(&(family, block)) {
+        if value.count == 0 || end > u64::from(capacity) || blocks.contains_key(&(family, block)) {
             continue;
         }
         let slots = (value.base..value.base + value.count).map(|index| match family {

@@ -12,6 +12,7 @@
 
 mod blocks;
 mod claims;
+mod fill;
 mod frontend;
 mod ids;
 mod kernel;
@@ -25,8 +26,10 @@ mod writes;
 
 use std::{path::Path, time::Instant};
 
-pub use weft_ebpf::SocketPlaneConfig;
+pub use weft_ebpf::{MapSizes, SocketPlaneConfig};
 use weft_ebpf::{SocketPlane, remove_pins};
+
+pub use self::fill::MapFill;
 
 use self::{
     port::address,
@@ -60,7 +63,16 @@ impl Ebpf {
     /// What the kernel lacks or refuses; [`weft_ebpf::Error::is_permission_denied`] tells missing privileges from the rest.
     pub fn open(config: SocketPlaneConfig) -> Result<Self, weft_ebpf::Error> {
         let plane = SocketPlane::open(&config)?;
-        Ok(Self { config, plane, table: Table::new(), in_step: false })
+        let table = Table::new(config.sizes);
+        Ok(Self { config, plane, table, in_step: false })
+    }
+
+    /// How full each map is that can be.
+    ///
+    /// # Errors
+    /// One of the maps the kernel evicts from could not be counted; the others are known without asking.
+    pub fn fill(&self) -> Result<Vec<MapFill>, DataPlaneError> {
+        fill::fill(&self.table, self.plane.maps(), &self.config.sizes).map_err(|error| failed("count elements", error))
     }
 
     fn try_apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {

@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use weft_ebpf::Full;
 use weft_ebpf_abi::{SERVICE_DROP, SERVICE_REJECT, ServiceValue};
 
 use super::{
     blocks::Block,
     frontend::{FrontendKey, Role, frontends},
-    storage::{Full, Item, Request, Storage},
+    storage::{Item, Request, Storage},
     writes::{Slot, Writes},
 };
 use crate::{

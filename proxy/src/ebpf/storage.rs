@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weft_ebpf_abi::{BACKENDS_CAPACITY, CONNECTIONS_CAPACITY, ROUND_ROBIN_CAPACITY, name};
+use weft_ebpf::{Full, MapSizes};
+use weft_ebpf_abi::name;
 
 use super::{
     blocks::{Block, Blocks},
@@ -28,14 +29,6 @@ pub(crate) enum Item {
     Counter(u32),
 }
 
-/// A map has no room. Nothing was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("map {map} is full: {capacity} elements")]
-pub(crate) struct Full {
-    pub(crate) map: &'static str,
-    pub(crate) capacity: u32,
-}
-
 /// What one Service port asks for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
@@ -56,6 +49,7 @@ pub(crate) struct Grant {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Storage {
+    sizes: MapSizes,
     blocks4: Blocks,
     blocks6: Blocks,
     sets: Ids,
@@ -65,23 +59,43 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(sizes: MapSizes) -> Self {
         Self {
-            blocks4: Blocks::new(BACKENDS_CAPACITY),
-            blocks6: Blocks::new(BACKENDS_CAPACITY),
-            sets: Ids::new(ROUND_ROBIN_CAPACITY),
-            counters: Ids::new(CONNECTIONS_CAPACITY),
+            sizes,
+            blocks4: Blocks::new(sizes.of(name::BACKENDS4)),
+            blocks6: Blocks::new(sizes.of(name::BACKENDS6)),
+            sets: Ids::new(sizes.of(name::ROUND_ROBIN)),
+            counters: Ids::new(sizes.of(name::CONNECTIONS)),
             quarantine: VecDeque::new(),
         }
+    }
+
+    /// The sizes of the maps.
+    pub(crate) fn sizes(&self) -> MapSizes {
+        self.sizes
+    }
+
+    /// How many elements of each array are not free, in quarantine or in use.
+    pub(crate) fn taken(&self) -> [(&'static str, u32); 4] {
+        [
+            (name::BACKENDS4, self.blocks4.taken()),
+            (name::BACKENDS6, self.blocks6.taken()),
+            (name::ROUND_ROBIN, self.sets.taken()),
+            (name::CONNECTIONS, self.counters.taken()),
+        ]
+    }
+
+    fn full(&self, map: &'static str) -> Full {
+        Full { map, capacity: self.sizes.of(map) }
     }
 
     /// Takes all that is asked for, or nothing.
     pub(crate) fn allocate(&mut self, family: IpFamily, request: &Request) -> Result<Grant, Full> {
         if self.sets.available() < request.sets {
-            return Err(Full { map: name::ROUND_ROBIN, capacity: ROUND_ROBIN_CAPACITY });
+            return Err(self.full(name::ROUND_ROBIN));
         }
         if self.counters.available() < request.counters {
-            return Err(Full { map: name::CONNECTIONS, capacity: CONNECTIONS_CAPACITY });
+            return Err(self.full(name::CONNECTIONS));
         }
         let mut grant = Grant::default();
         for &count in &request.blocks {
@@ -93,7 +107,7 @@ impl Storage {
                     IpFamily::V4 => name::BACKENDS4,
                     IpFamily::V6 => name::BACKENDS6,
                 };
-                return Err(Full { map, capacity: BACKENDS_CAPACITY });
+                return Err(self.full(map));
             };
             grant.blocks.push_back(block);
         }
@@ -138,11 +152,11 @@ impl Storage {
     /// Whether everything is free; `false` while something is in quarantine.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { blocks4, blocks6, sets, counters, quarantine } = self;
+        let Self { sizes: _, blocks4, blocks6, sets, counters, quarantine } = self;
+        let fresh = Self::new(self.sizes);
         quarantine.is_empty()
-            && [blocks4, blocks6].into_iter().all(|blocks| *blocks == Blocks::new(BACKENDS_CAPACITY))
-            && *sets == Ids::new(ROUND_ROBIN_CAPACITY)
-            && *counters == Ids::new(CONNECTIONS_CAPACITY)
+            && (blocks4, blocks6) == (&fresh.blocks4, &fresh.blocks6)
+            && (sets, counters) == (&fresh.sets, &fresh.counters)
     }
 
     fn blocks(&mut self, family: IpFamily) -> &mut Blocks {

@@ -6,13 +6,14 @@ use std::{
     time::Instant,
 };
 
-use weft_ebpf_abi::{SERVICES_CAPACITY, ServiceValue, name};
+use weft_ebpf::{Full, MapSizes};
+use weft_ebpf_abi::{ServiceValue, name};
 
 use super::{
     claims::Claims,
     frontend::{FrontendKey, Role, frontends},
     port::Port,
-    storage::{Full, Item, Storage},
+    storage::{Item, Storage},
     takeover::Takeover,
     writes::{Observed, PortRange, Writes},
 };
@@ -61,7 +62,7 @@ struct Work {
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(sizes: MapSizes) -> Self {
         Self {
             ports: BTreeMap::new(),
             claims: Claims::default(),
@@ -69,13 +70,27 @@ impl Table {
             elements: [0; 2],
             node_addresses: BTreeMap::new(),
             node_ports: PortRange::default(),
-            storage: Storage::new(),
+            storage: Storage::new(sizes),
         }
     }
 
     /// The Service port as last planned.
     pub(crate) fn port(&self, key: &PlanKey) -> Option<&Port> {
         self.ports.get(key)
+    }
+
+    /// How many elements each map has that only the agent writes.
+    pub(crate) fn used(&self) -> Vec<(&'static str, u32)> {
+        let [services4, services6] = self.elements;
+        let v4 = self.node_addresses.keys().filter(|ip| ip.is_ipv4()).count();
+        let hashes = [
+            (name::SERVICES4, services4),
+            (name::SERVICES6, services6),
+            (name::NODE_ADDRESSES4, v4),
+            (name::NODE_ADDRESSES6, self.node_addresses.len() - v4),
+        ];
+        let hashes = hashes.map(|(map, used)| (map, u32::try_from(used).unwrap_or(u32::MAX)));
+        hashes.into_iter().chain(self.storage.taken()).collect()
     }
 
     /// Whether nothing is programmed or in quarantine.
@@ -87,7 +102,8 @@ impl Table {
     /// What brings maps that hold `observed` to `desired`. Whatever the shadow said before is forgotten, except what may still be read by
     /// a program that is running.
     pub(crate) fn take_over(&mut self, observed: &Observed, desired: &Desired, now: Instant) -> Planned {
-        let mut storage = Storage::new();
+        let sizes = self.storage.sizes();
+        let mut storage = Storage::new(sizes);
         let mut takeover = Takeover::new(observed, &mut storage);
         let known = self.ports.iter().flat_map(|(key, port)| port.items(key.family)).chain(self.storage.quarantined());
         for item in known {
@@ -100,7 +116,7 @@ impl Table {
             written: observed.services.iter().map(|(key, value)| (*key, *value)).collect(),
             node_addresses: observed.node_addresses.clone(),
             node_ports: observed.node_ports,
-            ..Self::new()
+            ..Self::new(sizes)
         };
         for frontend in observed.services.keys() {
             self.elements[frontend.family() as usize] += 1;
@@ -180,9 +196,10 @@ impl Table {
         let new = frontends(plan).into_iter().filter(is_new).count();
         let family = plan.key.family as usize;
         let elements = self.elements[family] + work.added[family] + new;
-        if elements > SERVICES_CAPACITY as usize {
-            let map = [name::SERVICES4, name::SERVICES6][family];
-            return Err(Full { map, capacity: SERVICES_CAPACITY });
+        let map = [name::SERVICES4, name::SERVICES6][family];
+        let capacity = self.storage.sizes().of(map);
+        if elements > capacity as usize {
+            return Err(Full { map, capacity });
         }
         let next = old.planned(plan, &mut self.storage, &mut work.planned.writes)?;
         work.added[family] += new;

@@ -19,7 +19,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use tempfile::TempDir;
-use weft_ebpf::{SocketPlaneConfig, remove_pins};
+use weft_ebpf::{MapSizes, SocketPlaneConfig, remove_pins};
 
 /// Where this machine has the unified hierarchy: the second is the usual place.
 const CGROUP2: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
@@ -48,7 +48,11 @@ impl Node {
 
     /// What the loader is to be opened with.
     pub(crate) fn config(&self) -> SocketPlaneConfig {
-        SocketPlaneConfig { cgroup_root: self.cgroup.clone(), bpffs: self.bpffs.path().to_owned() }
+        SocketPlaneConfig {
+            cgroup_root: self.cgroup.clone(),
+            bpffs: self.bpffs.path().to_owned(),
+            sizes: MapSizes::default(),
+        }
     }
 
     /// Directory of the pins.
@@ -182,6 +186,11 @@ pub(crate) fn in_netns<T: Send>(addresses: &[&str], body: impl FnOnce() -> T + S
             .join();
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Makes every address of `network` one of the calling thread's network namespace.
+pub(crate) fn route_to_loopback(network: &str) {
+    ip(&["route", "add", "local", network, "dev", "lo"]);
 }
 
 fn ip(arguments: &[&str]) {

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use ipnetwork::IpNetwork;
 
+use weft_ebpf::MapSizes;
+
 use super::{cluster_ip, fake::FakeMaps, key, service, to};
 use crate::{
     dataplane::{Changed, Desired},
@@ -164,11 +166,14 @@ fn a_service_that_finds_no_room_is_named_and_the_others_are_served() {
     let small = service("small", &[cluster_ip("10.96.1.1:80")], to(&[A]));
     let mut plans = big.clone();
     plans.push(small.clone());
-    let mut table = Table::new();
+    let mut table = Table::new(MapSizes::default());
     let planned = table.take_over(&Default::default(), &desired(&plans), maps.now);
     let refused: Vec<&PlanKey> = planned.refused.iter().map(|refused| &refused.key).collect();
     assert_eq!(refused, [&big[4].key, &small.key]);
-    assert_eq!(planned.refused[0].reason.to_string(), "map BACKENDS4 is full: 262144 elements");
+    assert_eq!(
+        planned.refused[0].reason.to_string(),
+        "map BACKENDS4 is full: 262144 elements; raise --ebpf-max-backends"
+    );
 
     // Freed elements can be had after a second.
     let rest = desired(&plans[1..]);
@@ -197,4 +202,57 @@ fn node_ports_are_accepted_at_the_desired_addresses_and_at_the_hosts_loopback() 
     maps.assert_is(&state);
     assert_eq!(planned.writes.removed_node_addresses.len(), 2);
     assert!(planned.writes.services.is_empty());
+}
+
+#[test]
+fn a_port_keeps_its_affinity_whatever_else_changes() {
+    let mut maps = FakeMaps::new();
+    let ports = [cluster_ip("10.96.0.1:80"), Frontend::NodePort(30080)];
+    let mut plan = service("web", &ports, to(&[A, B]));
+    plan.affinity = Some(Duration::from_secs(10_800));
+    let other = ServicePortPlan { affinity: plan.affinity, ..service("z", &[cluster_ip("10.96.0.2:80")], to(&[A, B])) };
+    let both = |plan: &ServicePortPlan| desired(&[plan.clone(), other.clone()]);
+    let (mut table, _) = maps.restart(&both(&plan));
+    let id = value(&maps, &plan, 0).affinity_id;
+    // Endpoints of one role only, none at all, one frontend less, another timeout: 7.1, 7.2, 7.6.
+    let internal_only = ServicePortPlan { external_from_node: to(&[A]), ..plan.clone() };
+    let refused = ServicePortPlan { internal: Outcome::Reject, external_from_node: Outcome::Reject, ..plan.clone() };
+    let node_port_only = ServicePortPlan { frontends: vec![ports[1]], ..internal_only.clone() };
+    let shorter = ServicePortPlan { affinity: Some(Duration::from_secs(1)), ..plan.clone() };
+    for next in [internal_only, refused, node_port_only, shorter, plan.clone()] {
+        maps.bring_to(&mut table, &both(&next), &changed(&next));
+        maps.assert_is(&both(&next));
+        assert_eq!(value(&maps, &next, 0).affinity_id, id);
+        // 7.7. By then no program reads what the former agent gave up.
+        maps.pass(Duration::from_secs(1));
+        table = maps.restart(&both(&next)).0;
+        assert_eq!(value(&maps, &next, 0).affinity_id, id);
+    }
+    let set = value(&maps, &plan, 0).set_id;
+    plan.affinity = None;
+    maps.bring_to(&mut table, &both(&plan), &changed(&plan));
+    maps.assert_is(&both(&plan));
+    assert_eq!(value(&maps, &plan, 0).set_id, set, "turns go on");
+}
+
+#[test]
+fn sizes_are_the_operators_and_what_is_taken_is_known() {
+    let mut maps = FakeMaps::new();
+    let sizes = MapSizes { frontends: 64, backends: 64, sets: 64, endpoints: 64, ..MapSizes::default() };
+    let mut table = Table::new(sizes);
+    let services: Vec<_> = (1..=65)
+        .map(|n| service(&format!("s{n:02}"), &[cluster_ip(&format!("10.96.0.{n}:80"))], Outcome::Reject))
+        .collect();
+    let planned = table.take_over(&Default::default(), &desired(&services[..64]), maps.now);
+    assert_eq!(planned.refused, []);
+    planned.writes.write(&mut maps).unwrap();
+    let planned = table.plan(&desired(&services), &changed(&services[64]), maps.now);
+    assert_eq!(planned.refused[0].reason.to_string(), "map SERVICES4 is full: 64 elements; raise --ebpf-max-frontends");
+    let used = |table: &Table, map| table.used().into_iter().find(|(name, _)| *name == map).unwrap().1;
+    assert_eq!((used(&table, "SERVICES4"), used(&table, "SERVICES6"), used(&table, "ROUND_ROBIN")), (64, 0, 64));
+    assert_eq!((used(&table, "NODE_ADDRESSES4"), used(&table, "NODE_ADDRESSES6")), (1, 1));
+
+    let web = service("s01", &[cluster_ip("10.96.0.1:80")], to(&[A, B, C]));
+    table.plan(&desired(std::slice::from_ref(&web)), &Changed::Everything, maps.now);
+    assert_eq!((used(&table, "BACKENDS4"), used(&table, "CONNECTIONS")), (4, 3));
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use weft_ebpf::MapSizes;
 use weft_ebpf_abi::{SERVICE_DROP, SERVICE_REJECT, ServiceValue};
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         writes::{Observed, PortRange, Slot, Target},
     },
     model::IpFamily,
-    plan::{Outcome, ServicePortPlan},
+    plan::{Outcome, PlanKey, ServicePortPlan},
 };
 
 /// The maps, a clock, and everything a program may still be reading.
@@ -70,7 +71,7 @@ impl FakeMaps {
 
     /// The same for a new agent.
     pub(super) fn restart(&mut self, desired: &Desired) -> (Table, Planned) {
-        let mut table = Table::new();
+        let mut table = Table::new(MapSizes::default());
         let planned = table.take_over(&self.observe().unwrap(), desired, self.now);
         planned.writes.write(self).unwrap();
         (table, planned)
@@ -84,20 +85,35 @@ impl FakeMaps {
 
     /// Compares every frontend of every Service with what was asked for. Of several claims the first in order of keys counts.
     pub(super) fn assert_is(&self, desired: &Desired) {
-        let mut expected: BTreeMap<FrontendKey, (Vec<SocketAddr>, u32)> = BTreeMap::new();
+        let mut expected: BTreeMap<FrontendKey, Expectation> = BTreeMap::new();
+        let mut owners: BTreeMap<FrontendKey, &PlanKey> = BTreeMap::new();
         for plan in desired.ports.values() {
             for (frontend, role) in frontends(plan) {
                 expected.entry(frontend).or_insert_with(|| expectation(plan, role as usize));
+                owners.entry(frontend).or_insert(&plan.key);
             }
         }
         let found: BTreeMap<_, _> = self
             .services
             .iter()
-            .map(|(frontend, value)| (*frontend, (self.lookup(frontend).unwrap(), value.flags)))
+            .map(|(key, value)| (*key, (self.lookup(key).unwrap(), value.flags, value.affinity_seconds)))
             .collect();
         assert_eq!(found, expected);
+        self.assert_affinity_is_shared_by_ports_only(&owners);
         let addresses: BTreeSet<IpAddr> = self.node_addresses.keys().copied().filter(|ip| !ip.is_loopback()).collect();
         assert_eq!(addresses, desired.node_port_addresses);
+    }
+
+    /// All frontends of a Service port have one number in `AFFINITY`, and no other port has it; nor is it that of a set.
+    fn assert_affinity_is_shared_by_ports_only(&self, owners: &BTreeMap<FrontendKey, &PlanKey>) {
+        let mut ids: BTreeMap<u32, &PlanKey> = BTreeMap::new();
+        let mut ports: BTreeMap<&PlanKey, u32> = BTreeMap::new();
+        for (frontend, value) in self.services.iter().filter(|(_, value)| value.affinity_seconds != 0) {
+            let owner = owners[frontend];
+            assert_eq!(*ids.entry(value.affinity_id).or_insert(owner), owner, "shared by two ports");
+            assert_eq!(*ports.entry(owner).or_insert(value.affinity_id), value.affinity_id, "{owner} has two");
+            assert!(self.services.values().all(|other| other.set_id != value.affinity_id));
+        }
     }
 
     fn block(&self, family: IpFamily, value: &ServiceValue) -> Vec<Slot> {
@@ -126,13 +142,17 @@ impl FakeMaps {
     }
 }
 
-fn expectation(plan: &ServicePortPlan, role: usize) -> (Vec<SocketAddr>, u32) {
+/// Endpoints, flags, and seconds of session affinity.
+type Expectation = (Vec<SocketAddr>, u32, u32);
+
+fn expectation(plan: &ServicePortPlan, role: usize) -> Expectation {
+    let seconds = plan.affinity.map_or(0, |timeout| timeout.as_secs() as u32);
     match [&plan.internal, &plan.external_from_node][role] {
         Outcome::Endpoints(endpoints) => {
-            (endpoints.iter().map(|endpoint| (endpoint.address, endpoint.port).into()).collect(), 0)
+            (endpoints.iter().map(|endpoint| (endpoint.address, endpoint.port).into()).collect(), 0, seconds)
         }
-        Outcome::Reject => (Vec::new(), SERVICE_REJECT),
-        Outcome::Drop => (Vec::new(), SERVICE_DROP),
+        Outcome::Reject => (Vec::new(), SERVICE_REJECT, seconds),
+        Outcome::Drop => (Vec::new(), SERVICE_DROP, seconds),
     }
 }
 

@@ -26,6 +26,7 @@ struct Shape {
     external: Option<Vec<u8>>,
     external_ip: Option<u8>,
     node_port: Option<u16>,
+    affinity: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,8 +43,9 @@ enum Step {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let outcome = || prop::option::weighted(0.85, prop::collection::btree_set(0_u8..12, 0..9));
-    (outcome(), outcome(), any::<bool>(), prop::option::of(0_u8..2), prop::option::of(0_u8..PORTS)).prop_map(
-        |(internal, external, same, external_ip, node_port)| {
+    let affinity = prop::option::of(1_u64..4);
+    (outcome(), outcome(), any::<bool>(), prop::option::of(0_u8..2), prop::option::of(0_u8..PORTS), affinity).prop_map(
+        |(internal, external, same, external_ip, node_port, affinity)| {
             let internal = internal.map(|set| set.into_iter().collect::<Vec<_>>());
             let external = external.map(|set| set.into_iter().collect::<Vec<_>>());
             Shape {
@@ -51,6 +53,7 @@ fn shape() -> impl Strategy<Value = Shape> {
                 internal,
                 external_ip,
                 node_port: node_port.map(|n| 30000 + u16::from(n)),
+                affinity,
             }
         },
     )
@@ -104,7 +107,7 @@ fn plan(number: u8, shape: &Shape) -> ServicePortPlan {
         external: external.clone(),
         external_from_node: external,
         masquerade_external: true,
-        affinity: None,
+        affinity: shape.affinity.map(Duration::from_secs),
         source_ranges: Vec::new(),
     }
 }

@@ -1,94 +1,22 @@
 //! The socket programs with plans in their maps and real clients. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-#[path = "../../ebpf/loader/tests/support/mod.rs"]
+mod affinity;
+mod answers;
+mod setup;
+#[path = "../../../ebpf/loader/tests/support/mod.rs"]
 mod support;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
-use support::{Node, in_netns, serve};
+use setup::{PODS, PODS6, Setup, VIP, VIP6, cluster_ip, name, serve_pods, to};
+use support::{in_netns, serve};
 use weft_proxy::{
-    dataplane::{Changed, DataPlane, Desired},
+    dataplane::{Changed, DataPlane},
     ebpf::Ebpf,
-    model::{IpFamily, Protocol, ServiceName, ServicePortName},
-    plan::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan},
+    model::Protocol,
+    plan::{Frontend, Outcome},
 };
-
-const PODS: [&str; 3] = ["10.244.0.1", "10.244.0.2", "10.244.0.3"];
-const PODS6: [&str; 3] = ["fd44::1", "fd44::2", "fd44::3"];
-const VIP: &str = "10.96.0.10";
-const VIP6: &str = "fd96::10";
-
-/// The node, its data plane, and what was asked of it.
-struct Setup {
-    node: Node,
-    plane: Ebpf,
-    desired: Desired,
-}
-
-impl Setup {
-    fn new() -> Self {
-        let node = Node::new();
-        let plane = Ebpf::open(node.config()).unwrap();
-        Self { node, plane, desired: Desired::default() }
-    }
-
-    /// Programs the Service port at one frontend, TCP and UDP alike.
-    fn service(&mut self, frontend: Frontend, outcome: &Outcome) {
-        let family = match (frontend.address(), outcome.endpoints().first()) {
-            (Some(address), _) => IpFamily::of(address.ip()),
-            (None, endpoint) => endpoint.map_or(IpFamily::V4, |endpoint| IpFamily::of(endpoint.address)),
-        };
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let key = key(protocol, family, frontend);
-            let plan = ServicePortPlan {
-                key: key.clone(),
-                frontends: vec![frontend],
-                internal: outcome.clone(),
-                external: outcome.clone(),
-                external_from_node: outcome.clone(),
-                masquerade_external: true,
-                affinity: None,
-                source_ranges: Vec::new(),
-            };
-            self.desired.ports.insert(key, Arc::new(plan));
-        }
-        let keys = self.desired.ports.keys().cloned().collect();
-        self.plane.apply(&self.desired, &Changed::Ports(keys)).unwrap();
-    }
-
-    /// Connections by endpoint address, as `weft services` shows them.
-    fn connections(&self, protocol: Protocol, frontend: Frontend) -> BTreeMap<String, u64> {
-        let family = frontend.address().map_or(IpFamily::V4, |address| IpFamily::of(address.ip()));
-        let connections = self.plane.connections(&key(protocol, family, frontend)).unwrap();
-        connections.iter().map(|each| (each.endpoint.address.to_string(), each.connections)).collect()
-    }
-}
-
-fn key(protocol: Protocol, family: IpFamily, frontend: Frontend) -> PlanKey {
-    let name = format!("{frontend:?}");
-    PlanKey { port: ServicePortName { service: ServiceName::new("default", name), port: "".into(), protocol }, family }
-}
-
-fn cluster_ip(address: &str) -> Frontend {
-    Frontend::ClusterIp(SocketAddr::new(address.parse().unwrap(), 80))
-}
-
-fn to(pods: &[&str]) -> Outcome {
-    let endpoint = |pod: &&str| Endpoint { address: pod.parse().unwrap(), port: 8080, local: true };
-    Outcome::Endpoints(pods.iter().map(endpoint).collect())
-}
-
-fn serve_pods(pods: &[&str]) {
-    for pod in pods {
-        serve(&SocketAddr::new(pod.parse().unwrap(), 8080).to_string());
-    }
-}
-
-/// What a server at `pod` answers.
-fn name(pod: &str) -> String {
-    SocketAddr::new(pod.parse().unwrap(), 8080).to_string()
-}
 
 const ASK_TCP: &str = "
 for i in range(int(sys.argv[2])):
