@@ -2,6 +2,7 @@
 
 mod fixture;
 mod kube;
+mod leases;
 mod network;
 mod operation;
 mod resilience;
