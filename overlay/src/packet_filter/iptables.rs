@@ -194,10 +194,11 @@ impl Program {
 
     /// Removes a chain and all jumps to it; true if there was something.
     pub(super) fn remove(&self, chain: Chain) -> Result<bool, FilterError> {
-        let state = self.state(chain)?;
-        if state.rules.is_none() {
+        // Mostly there is none, and a start should not wait for a second program to say so.
+        if self.list(chain.table(), chain.name())?.is_none() {
             return Ok(false);
         }
+        let state = self.state(chain)?;
         let mut lines: Vec<String> = (0..state.jumps).map(|_| format!("-D {}", chain.jump())).collect();
         lines.extend([format!("-F {}", chain.name()), format!("-X {}", chain.name())]);
         self.restore(chain, &lines).map(|()| true)

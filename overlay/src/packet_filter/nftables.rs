@@ -97,15 +97,18 @@ impl Table {
 
 /// Removes the tables of a flannel that ran here before; true if there were any.
 pub(super) fn remove_flannels() -> Result<bool, FilterError> {
-    let [v4, v6] = FLANNELS_TABLES.map(remove);
-    Ok(v4? | v6?)
+    let tables = tables()?;
+    let mut removed = false;
+    for table in FLANNELS_TABLES.into_iter().filter(|table| tables.iter().any(|there| there == table)) {
+        removed |= remove(table)?;
+    }
+    Ok(removed)
 }
 
 /// Whether some other table decides by conntrack's state what is forwarded: it would not know what to make of packets that
 /// are not tracked.
 pub(super) fn others_track() -> Result<bool, FilterError> {
-    let tables = run("nft", &["list", "tables"], "")?.expect("nft", "list tables")?;
-    for table in tables.lines().filter_map(|line| line.strip_prefix("table ")) {
+    for table in &tables()? {
         let Some((family, name)) = table.split_once(' ') else { continue };
         // Those of iptables are looked at through iptables.
         let known = name.starts_with("weft-")
@@ -239,6 +242,12 @@ fn translated_clients(networks: &[PodNetworks]) -> BTreeSet<IpAddr> {
         }
     }
     clients
+}
+
+/// All tables, with family.
+fn tables() -> Result<Vec<String>, FilterError> {
+    let text = run("nft", &["list", "tables"], "")?.expect("nft", "list tables")?;
+    Ok(text.lines().filter_map(|line| line.strip_prefix("table ")).map(str::to_owned).collect())
 }
 
 /// How many rules a text has: each has a comment.
