@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_keys_are_read_in_any_order() {
+    fn section_6_known_keys_are_read_in_any_order() {
         let args = "K8S_POD_UID=1;MAC=02:00:00:00:00:01;IgnoreUnknown=1;K8S_POD_NAME=web;IP=10.244.1.9/24";
         let expected =
             Args { ip: Some("10.244.1.9".parse().unwrap()), mac: Some("02:00:00:00:00:01".parse().unwrap()) };
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_and_unknown_pairs_are_refused() {
+    fn section_6_malformed_and_unknown_pairs_are_refused() {
         for text in
             ["K8S_POD_NAME=x", "A=1;IgnoreUnknown=0", "IgnoreUnknown", "IgnoreUnknown=1;IP=a=b", "IP=ten", "MAC=1"]
         {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_round_trip_and_foreign_ones_are_not_ours() {
+    fn d4_aliases_round_trip_and_foreign_ones_are_not_ours() {
         let attachment = id("weft", "0a1b", "eth0");
         let alias = attachment.alias().unwrap();
         assert_eq!(alias, "weft-cni weft 0a1b eth0");

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resolv_conf_is_read() {
+    fn a11_resolv_conf_is_read() {
         let text = "# made by hand\nnameserver 10.96.0.10\nnameserver fd00::a trailing\n;x\ndomain old\n\
                     search a.local\nsearch default.svc svc  \noptions ndots:5 edns0\nsortlist 10.0.0.0\nnameserver\n";
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_states_nothing_overrides_nothing() {
+    fn a11_a_runtime_that_states_nothing_overrides_nothing() {
         assert_eq!(RuntimeDns::default().stated(), None);
         let stated = RuntimeDns { servers: vec!["10.0.0.1".into()], ..RuntimeDns::default() }.stated();
         assert_eq!(stated.unwrap().nameservers, ["10.0.0.1"]);

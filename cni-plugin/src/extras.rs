@@ -67,3 +67,72 @@ pub(crate) fn del(extras: &[&dyn Extra], id: AttachmentId<'_>, config: &Config, 
         teardown.step(extra.del(id, config));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use weft_netlink::Netns;
+
+    use super::*;
+    use crate::{config::Header, error::Code, ipam::Owner, version::Version};
+
+    /// Notes what it is asked to do.
+    struct Noting<'a> {
+        name: &'static str,
+        fails: bool,
+        notes: &'a Mutex<Vec<String>>,
+    }
+
+    impl Noting<'_> {
+        fn note(&self, what: &str) -> Result<(), Error> {
+            self.notes.lock().unwrap().push(format!("{what} {}", self.name));
+            if self.fails { Err(Error::new(Code::Network, self.name)) } else { Ok(()) }
+        }
+    }
+
+    impl Extra for Noting<'_> {
+        fn add(&self, _: &Attached<'_>, _: &mut AddResult) -> Result<(), Error> {
+            self.note("add")
+        }
+        fn del(&self, _: AttachmentId<'_>, _: &Config) -> Result<(), Error> {
+            self.note("del")
+        }
+        fn check(&self, _: &Attached<'_>, _: &Reported) -> Result<(), Error> {
+            self.note("check")
+        }
+        fn gc(&self, _: &Config, _: &ValidAttachments) -> Result<(), Error> {
+            self.note("gc")
+        }
+        fn status(&self, _: &Config) -> Result<(), Error> {
+            self.note("status")
+        }
+    }
+
+    #[test]
+    fn a2_a_failure_undoes_itself_and_those_before_the_last_first() {
+        let notes = Mutex::new(Vec::new());
+        let noting = |name, fails| Noting { name, fails, notes: &notes };
+        let (one, two, three) = (noting("one", false), noting("two", true), noting("three", false));
+        let extras: [&dyn Extra; 3] = [&one, &two, &three];
+        let header = Header::parse(br#"{"name":"n"}"#, &mut Version::LATEST.clone()).unwrap();
+        let config = Config::parse(header).unwrap();
+        let id = AttachmentId { network: "n", owner: Owner { container_id: "p", ifname: "eth0" } };
+        let host = Netlink::open().unwrap();
+        let host_end = host.link_by_name("lo").unwrap().unwrap();
+        let sandbox = Sandbox { netns: Netns::current().unwrap(), netlink: Netlink::open().unwrap() };
+        let attached =
+            Attached { id, config: &config, host: &host, host_end: &host_end, sandbox: &sandbox, leases: &[] };
+        let mut result =
+            AddResult { interfaces: Vec::new(), ips: Vec::new(), routes: Vec::new(), dns: Default::default() };
+        assert_eq!(add(&extras, &attached, &mut result).unwrap_err().message, "two");
+        assert_eq!(*notes.lock().unwrap(), ["add one", "add two", "del two", "del one"]);
+
+        // D3: removal does not stop.
+        notes.lock().unwrap().clear();
+        let mut teardown = Teardown::default();
+        del(&extras, id, &config, &mut teardown);
+        assert_eq!(teardown.finish().unwrap_err().message, "two");
+        assert_eq!(*notes.lock().unwrap(), ["del three", "del two", "del one"]);
+    }
+}

@@ -39,7 +39,7 @@ mod tests {
     use crate::error::Code;
 
     #[test]
-    fn the_first_failure_counts_and_the_others_are_told() {
+    fn d3_the_first_failure_counts_and_the_others_are_told() {
         let mut teardown = Teardown::default();
         teardown.step(Ok::<(), Error>(()));
         teardown.step(Err(Error::new(Code::Ipam, "one")));

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_versions_are_read_and_others_refused() {
+    fn r2_1_all_versions_are_read_and_others_refused() {
         for version in Version::ALL {
             assert_eq!(Version::of_config(version.as_str()), Ok(version));
         }

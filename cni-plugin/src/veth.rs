@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_subnet_goes_by_the_gateway_when_there_is_no_default_route() {
+    fn a9_the_own_subnet_goes_by_the_gateway_when_there_is_no_default_route() {
         let leases = [lease("10.244.1.5/24", "10.244.1.1"), lease("fd44::5/64", "fd44::1")];
         let default = RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway);
         assert_eq!(
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn route_attributes_are_passed_on() {
+    fn a6_route_attributes_are_passed_on() {
         let leases = [lease("10.244.1.5/24", "10.244.1.1")];
         let configured = RouteConfig {
             mtu: Some(1300),

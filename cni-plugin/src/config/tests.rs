@@ -39,7 +39,7 @@ fn r1_6_json_then_name_then_version() {
 }
 
 #[test]
-fn errors_are_written_in_the_version_of_the_configuration() {
+fn r4_1_errors_are_written_in_the_version_of_the_configuration() {
     let mut version = Version::LATEST;
     Header::parse(br#"{"cniVersion":"0.4.0"}"#, &mut version).unwrap_err();
     assert_eq!(version, Version::V0_4_0);
@@ -61,7 +61,7 @@ fn r1_8_keys_in_any_case_nulls_and_unknown_keys() {
 }
 
 #[test]
-fn ranges_come_in_order_runtime_single_list() {
+fn section_6_ranges_come_in_order_runtime_single_list() {
     let config = parse(
         r#"{"name":"n","dataDir":"/a","ipam":{"type":"host-local","dataDir":"/b","subnet":"10.2.0.0/24","rangeStart":"10.2.0.9",
             "ranges":[[{"subnet":"10.3.0.0/24"},{"subnet":"10.4.0.0/24"}]],
@@ -78,7 +78,7 @@ fn ranges_come_in_order_runtime_single_list() {
 }
 
 #[test]
-fn macs_and_ips_of_all_sources() {
+fn section_6_macs_and_ips_of_all_sources() {
     let config = parse(
         r#"{"name":"n","args":{"cni":{"mac":"02:00:00:00:00:02","ips":["10.1.0.8"]}},
             "runtimeConfig":{"mac":"02:00:00:00:00:03","ips":["fd00::8/64","10.1.0.7"]}}"#,

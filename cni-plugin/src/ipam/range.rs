@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_leave_out_network_gateway_and_broadcast() {
+    fn section_7_defaults_leave_out_network_gateway_and_broadcast() {
         let set = RangeSet::check(&[vec![config("10.1.0.0/29")]]).unwrap().remove(0);
         assert_eq!(walk(&set, None), ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
         let v6 = RangeSet::check(&[vec![config("fd00::/126")]]).unwrap().remove(0);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn round_robin_goes_on_after_the_last_and_ends_with_it() {
+    fn section_7_round_robin_goes_on_after_the_last_and_ends_with_it() {
         let set = RangeSet::check(&[vec![config("10.1.0.0/30"), config("10.2.0.0/29")]]).unwrap().remove(0);
         assert_eq!(
             walk(&set, Some("10.2.0.4")),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn explicit_bounds_and_gateway() {
+    fn section_7_explicit_bounds_and_gateway() {
         let range = RangeConfig {
             rangestart: Some(ip("10.1.0.10")),
             rangeend: Some(ip("10.1.0.12")),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn section_7_nonsense_is_refused() {
         let outside = RangeConfig { rangestart: Some(ip("10.2.0.1")), ..config("10.1.0.0/24") };
         let backwards =
             RangeConfig { rangestart: Some(ip("10.1.0.9")), rangeend: Some(ip("10.1.0.3")), ..config("10.1.0.0/24") };

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_version_is_read() {
+    fn r2_4_every_version_is_read() {
         let current = Reported::parse(json!({
             "cniversion": "1.0.0",
             "interfaces": [{"name": "veth1"}, {"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/n", "mtu": 9000}],

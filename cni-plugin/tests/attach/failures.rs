@@ -58,7 +58,7 @@ fn a4_a_second_add_leaves_the_first_attachment_unharmed() {
 }
 
 #[test]
-fn without_a_subnet_file_the_runtime_is_told_to_try_again() {
+fn r4_1_without_a_subnet_file_the_runtime_is_told_to_try_again() {
     let (node, pod) = (Node::v4(), Pod::new("p"));
     let mut config = node.config("1.0.0");
     config["subnetFile"] = "/nonexistent/subnet.env".into();
@@ -67,7 +67,7 @@ fn without_a_subnet_file_the_runtime_is_told_to_try_again() {
 }
 
 #[test]
-fn a_full_range_says_so() {
+fn section_7_a_full_range_says_so() {
     let node = Node::new("FLANNEL_SUBNET=10.244.1.1/30\n");
     node.add(&Pod::new("only")).result();
     let (code, message) = node.add(&Pod::new("late")).error();

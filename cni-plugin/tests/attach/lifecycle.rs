@@ -1,6 +1,6 @@
 //! Coming and going.
 
-use std::{collections::BTreeSet, fs, thread};
+use std::fs;
 
 use crate::kit::{Node, Pod, addresses};
 
@@ -73,34 +73,6 @@ fn d4_an_interface_that_is_no_veth_is_not_ours() {
     let outcome = node.run("DEL", &pod, &node.config("1.0.0"), &[("CNI_IFNAME", "lo")]);
     assert!(outcome.success, "{outcome:?}");
     assert!(pod.netlink().link_by_name("lo").unwrap().unwrap().up);
-}
-
-#[test]
-fn section_11_parallel_adds_get_distinct_addresses() {
-    let node = Node::v4();
-    let pods: Vec<_> = (0..24).map(|n| Pod::new(&format!("pod{n}"))).collect();
-    let given: Vec<_> = thread::scope(|scope| {
-        // Eight at a time, three each.
-        let runners: Vec<_> = pods
-            .chunks(3)
-            .map(|chunk| {
-                let node = &node;
-                scope.spawn(move || chunk.iter().map(|pod| addresses(&node.add(pod).result())).collect::<Vec<_>>())
-            })
-            .collect();
-        runners.into_iter().flat_map(|runner| runner.join().unwrap()).flatten().collect()
-    });
-    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 24, "{given:?}");
-    assert_eq!(node.veths().len(), 24);
-    thread::scope(|scope| {
-        for chunk in pods.chunks(3) {
-            let node = &node;
-            scope.spawn(move || chunk.iter().for_each(|pod| assert!(node.del(pod).success)));
-        }
-    });
-    for pod in &pods {
-        assert_nothing_left(&node, pod);
-    }
 }
 
 #[test]

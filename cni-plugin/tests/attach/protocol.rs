@@ -120,7 +120,7 @@ fn r1_10_unless_the_runtime_insists() {
 }
 
 #[test]
-fn mac_and_address_can_be_asked_for() {
+fn a6_mac_and_address_can_be_asked_for() {
     let (node, pod) = (Node::v4(), Pod::new("p"));
     let mut config = node.config("1.0.0");
     config["runtimeConfig"] = json!({"mac": "02:11:22:33:44:55"});
@@ -197,4 +197,42 @@ fn r1_9_an_odd_umask_does_not_matter() {
     assert_eq!(node.reserved(), ["10.244.1.2"]);
     assert!(node.del(&pod).success);
     assert!(node.reserved().is_empty());
+}
+
+/// Far more than a pipe holds, so it comes in pieces; what other plugins and runtimes put there is not for us.
+#[test]
+fn r1_7_standard_input_is_read_to_its_end() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    let labels: Vec<_> = (0..20_000).map(|n| json!({"key": format!("k{n}"), "value": null})).collect();
+    let config = node.config_with(
+        "1.0.0",
+        json!({"args": {"cni": {"labels": labels}}, "capabilities": {"x": true}, "cni.dev/other": {}, "snat": true}),
+    );
+    assert!(config.to_string().len() > 256 * 1024);
+    node.run("ADD", &pod, &config, &[]).result();
+    assert!(node.run("DEL", &pod, &config, &[]).success);
+}
+
+/// Runtimes that validate plugins may send nothing and keep the pipe open.
+#[test]
+fn r1_6_version_does_not_wait_for_the_end_of_standard_input() {
+    let mut command = std::process::Command::new(crate::kit::PLUGIN);
+    command.env_clear().env("CNI_COMMAND", "VERSION");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let open = child.stdin.take();
+    assert!(child.wait_with_output().unwrap().status.success());
+    drop(open);
+}
+
+/// Containerd and kubelet look at exit codes, libcni at the one JSON document.
+#[test]
+fn r1_1_r1_3_one_document_and_an_exit_code() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    let one_document = |text: &str| serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>().count();
+    let added = node.add(&pod);
+    assert!(added.success && one_document(&added.stdout) == 1, "{added:?}");
+    let again = node.add(&pod);
+    assert!(!again.success && one_document(&again.stdout) == 1, "{again:?}");
+    assert!(node.del(&pod).stdout.is_empty());
 }

@@ -64,17 +64,17 @@ fn pods_reach_each_other_and_the_node(node: &Node, families: usize) {
 }
 
 #[test]
-fn ipv4_pods_reach_each_other_and_the_node() {
+fn a9_ipv4_pods_reach_each_other_and_the_node() {
     pods_reach_each_other_and_the_node(&Node::v4(), 1);
 }
 
 #[test]
-fn ipv6_pods_reach_each_other_and_the_node() {
+fn a9_ipv6_pods_reach_each_other_and_the_node() {
     pods_reach_each_other_and_the_node(&Node::v6(), 1);
 }
 
 #[test]
-fn dual_stack_pods_reach_each_other_and_the_node() {
+fn a9_dual_stack_pods_reach_each_other_and_the_node() {
     pods_reach_each_other_and_the_node(&Node::dual_stack(), 2);
 }
 
@@ -111,7 +111,7 @@ fn a12_the_first_datagram_arrives() {
 }
 
 #[test]
-fn the_container_has_its_address_alone_and_a_default_route() {
+fn a9_the_container_has_its_address_alone_and_a_default_route() {
     let (node, pod) = (Node::dual_stack(), Pod::new("p"));
     node.add(&pod).result();
     let netlink = pod.netlink();
@@ -135,7 +135,7 @@ fn the_container_has_its_address_alone_and_a_default_route() {
 }
 
 #[test]
-fn configured_routes_replace_the_default_route() {
+fn a6_configured_routes_replace_the_default_route() {
     let (node, pod) = (Node::v4(), Pod::new("p"));
     let mut config = node.config("1.1.0");
     config["ipam"] = json!({"type": "host-local", "routes": [{"dst": "10.244.0.0/16", "mtu": 1400}]});

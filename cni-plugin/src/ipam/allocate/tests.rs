@@ -28,7 +28,7 @@ fn files(directory: &TempDir) -> Vec<String> {
 }
 
 #[test]
-fn files_are_host_locals() {
+fn section_7_files_are_host_locals() {
     let directory = TempDir::new().unwrap();
     let leases = pool(&directory, &["10.244.1.1/24", "fd44::1/64"]).allocate(POD, &[]).unwrap();
     assert_eq!(addresses(&leases), ["10.244.1.2/24", "fd44::2/64"]);
@@ -39,7 +39,7 @@ fn files_are_host_locals() {
 }
 
 #[test]
-fn addresses_are_not_reused_at_once() {
+fn section_7_addresses_are_not_reused_at_once() {
     let directory = TempDir::new().unwrap();
     let pool = pool(&directory, &["10.244.1.0/29"]);
     let next = |id| addresses(&pool.allocate(owner(id), &[]).unwrap()).remove(0);
@@ -79,7 +79,7 @@ fn a4_one_address_per_attachment_and_set() {
 }
 
 #[test]
-fn requested_addresses_are_given_or_all_is_undone() {
+fn section_7_requested_addresses_are_given_or_all_is_undone() {
     let directory = TempDir::new().unwrap();
     let pool = pool(&directory, &["10.244.1.0/24", "fd44::/64"]);
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -99,7 +99,7 @@ fn requested_addresses_are_given_or_all_is_undone() {
 }
 
 #[test]
-fn an_existing_directory_is_taken_over() {
+fn section_7_an_existing_directory_is_taken_over() {
     let directory = TempDir::new().unwrap();
     let network = directory.path().join("weft");
     fs::create_dir(&network).unwrap();
@@ -132,7 +132,7 @@ fn d4_an_address_that_went_to_another_stays_with_it() {
 }
 
 #[test]
-fn release_without_a_directory_is_success() {
+fn d1_release_without_a_directory_is_success() {
     let directory = TempDir::new().unwrap();
     release(&directory.path().join("none"), POD).unwrap();
     assert!(!directory.path().join("none").exists());
@@ -140,7 +140,7 @@ fn release_without_a_directory_is_success() {
 
 /// A plugin killed after it gave the scratch file the address's name, and before it took away the other one.
 #[test]
-fn what_a_killed_plugin_left_is_not_written_into() {
+fn r1_9_what_a_killed_plugin_left_is_not_written_into() {
     let directory = TempDir::new().unwrap();
     let (network, pool) = (directory.path().join("weft"), pool(&directory, &["10.244.1.0/24"]));
     pool.allocate(POD, &[]).unwrap();
