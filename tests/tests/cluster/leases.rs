@@ -4,9 +4,14 @@ use std::{
     collections::BTreeSet,
     fs::File,
     process::{Child, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use weft_tests::{Cluster, Load, Node, OUTSIDE_V4, Pod, Request, eventually, secs};
 
@@ -124,16 +129,9 @@ fn start_etcd(cluster: &Cluster) -> Result<Child> {
     let data = cluster.run().directory().join("etcd");
     let mut command = cluster.outside().command("etcd");
     command.arg("--data-dir").arg(&data).args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-    command.args([
-        "--heartbeat-interval",
-        "20",
-        "--election-timeout",
-        "100",
-        "--logger",
-        "zap",
-        "--log-level",
-        "panic",
-    ]);
+    // A single member need not wait long before it elects itself.
+    command.args(["--heartbeat-interval", "20", "--election-timeout", "100"]);
+    command.args(["--logger", "zap", "--log-level", "panic"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start etcd")
 }
 
@@ -156,6 +154,12 @@ fn start_without_net_conf(node: &Node) -> Result<Child> {
     command.spawn().context("start the agent")
 }
 
+/// How long etcd is frozen, and then dead. Zero already makes every agent lose it; `WEFT_OUTAGE_SECONDS=60` is the long form.
+fn outage() -> Result<Duration> {
+    let seconds = std::env::var("WEFT_OUTAGE_SECONDS").unwrap_or_else(|_| "0".to_owned());
+    Ok(Duration::from_secs(seconds.parse().context("WEFT_OUTAGE_SECONDS")?))
+}
+
 #[test]
 fn etcd_leases_survive_an_outage_of_etcd_without_a_lost_packet() -> Result<()> {
     let endpoints = format!("http://{OUTSIDE_V4}:4001,http://{OUTSIDE_V4}:2379");
@@ -169,10 +173,18 @@ fn etcd_leases_survive_an_outage_of_etcd_without_a_lost_packet() -> Result<()> {
     all_joined(&cluster)?;
     let pods = pods_that_reach_each_other(&cluster)?;
 
+    let outage = outage()?;
     let load = pods[0].0.load(&Load::new(pods[1].0.socket_v4(8080)?, 200))?;
+    let between = || pods[2].0.request(&Request::tcp(pods[0].0.socket_v4(8080)?).count(50))?.all_good();
+    let etcd_pid = Pid::from_raw(i32::try_from(etcd.id())?);
+    kill(etcd_pid, Signal::SIGSTOP)?;
+    std::thread::sleep(outage);
+    between()?;
+    kill(etcd_pid, Signal::SIGCONT)?;
     etcd.kill()?;
     etcd.wait()?;
-    pods[2].0.request(&Request::tcp(pods[0].0.socket_v4(8080)?).count(50))?.all_good()?;
+    std::thread::sleep(outage);
+    between()?;
     let mut etcd = start_etcd(&cluster)?;
     // They follow again: a peer that looks like flannel's is programmed everywhere.
     let peer = r#"{"PublicIP":"192.0.2.77","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:77"}}"#;
