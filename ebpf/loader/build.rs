@@ -4,9 +4,16 @@
 //! there is no atomic fetch-add.
 
 use std::{
-    env, fs,
+    env,
+    error::Error,
+    fs,
     path::{Path, PathBuf},
     process::{Command, exit},
+};
+
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
 };
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -25,10 +32,29 @@ fn main() {
         exit(1);
     }
     let built = target_dir.join(TARGET).join("release").join(OBJECT);
-    if let Err(error) = fs::copy(&built, out.join(OBJECT)) {
+    if let Err(error) = strip(&built, &out.join(OBJECT)) {
         eprintln!("copy {} to {}: {error}", built.display(), out.display());
         exit(1);
     }
+}
+
+/// Copies the object without its debug information, nine tenths of it, which the linker has made the BTF out of. What the agent embeds
+/// stays in its memory.
+fn strip(built: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let object = fs::read(built)?;
+    let mut builder = Builder::read(&*object)?;
+    for section in &mut builder.sections {
+        section.delete = section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
+    }
+    // LLVM keeps section names with those of symbols, where this writer would have them apart.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    fs::write(out, stripped)?;
+    Ok(())
 }
 
 fn compile(here: &Path, target_dir: &Path) -> Result<(), String> {

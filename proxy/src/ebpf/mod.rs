@@ -1,11 +1,21 @@
 //! Socket-level load balancing: the plan carried into BPF maps.
 //!
-//! Serves clients on this node, in pods and in the host's namespace, at every TCP and UDP frontend: the ClusterIP by the internal
-//! outcome, NodePorts, externalIPs and load balancer addresses by the external outcome for clients of the node. What comes from
-//! outside, SCTP, and load balancer addresses with source ranges are the packet path's.
+//! Serves clients on this node, in pods and in the host's namespace, at every TCP and UDP frontend, when they connect or send a
+//! datagram. What comes from outside is the packet path's. In particular (numbers are kube-proxy.md's):
 //!
-//! Session affinity is not known here yet: such a Service is balanced in round robin like any other. Leaving it to the packet path
-//! would leave its ClusterIP unserved, which is worse than connections that do not stick.
+//! * The ClusterIP follows the internal outcome. NodePorts, externalIPs and load balancer addresses follow the external outcome for
+//!   clients of this node: an external traffic policy Local does not bind them, be they pods or processes of the host (3.5, 3.6).
+//! * REJECT is ECONNREFUSED from connect and from sendto, at once: for UDP too, where packets would answer only a later call. DROP leaves
+//!   the destination as it is and the packet path drops, so that a client waits as long as any other.
+//! * IPv4-mapped addresses are IPv4 in every respect: Services, NodePorts, affinity, and what getpeername and recvfrom show.
+//! * Load balancer addresses with source ranges are left to the packets, for a socket often has no source address yet when it connects.
+//!   So is every protocol but TCP and UDP: SCTP never calls these hooks. The subflows of MPTCP are TCP.
+//! * Session affinity (section 7) is of the client's network namespace, which stands for its source IP: see
+//!   [`weft_ebpf_abi::AffinityKey`]. A Service port has one number for all its frontends; a record counts only for endpoints of the set
+//!   the connection is for. Records live in the kernel, across agents, until the map that has the operator's size forgets the oldest.
+//!   A UDP socket that does not connect is one connection, however long it sends.
+//! * No miss is silent: a map that is full refuses the Service port by name, with the flag that sets the map's size; [`Ebpf::fill`] tells
+//!   how near that is.
 //!
 //! `table` has the shadow of the maps and computes what to write, purely; `takeover` adopts what a former agent left; `writes` fixes
 //! the order; `kernel` does it.

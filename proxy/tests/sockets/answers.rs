@@ -96,6 +96,20 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136); s.sendto(b'not', (sys
     });
 }
 
+/// An MPTCP socket connects by TCP subflows, and those call the hooks.
+#[test]
+fn mptcp_is_tcp() {
+    let program = "
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); s.settimeout(5)
+s.connect((sys.argv[1], 80)); print(s.recv(64).decode())";
+    in_netns(&PODS, || {
+        serve_pods(&PODS);
+        let mut setup = Setup::new();
+        setup.service(cluster_ip(VIP), &to(&PODS[..1]));
+        assert_eq!(setup.node.run(program, &[VIP]), [name(PODS[0])]);
+    });
+}
+
 #[test]
 fn how_full_the_maps_are_is_known_and_a_full_one_is_no_silent_miss() {
     let program = "
