@@ -175,12 +175,9 @@ fn data_planes(proxy: &ProxyConfig) -> anyhow::Result<Vec<Box<dyn DataPlane>>> {
         Some(root) => root.clone(),
         None => cgroup::mounted_root()?,
     };
-    let sockets = Ebpf::open(SocketPlaneConfig {
-        cgroup_root,
-        bpffs: proxy.bpffs.clone(),
-        sizes: MapSizes::default(),
-    })?;
-    let packets = Nftables::new(PacketScope::External);
+    let sockets =
+        Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs: proxy.bpffs.clone(), sizes: MapSizes::default() })?;
+    let packets = Nftables::new(PacketScope::External { second_line: false }, proxy.packets.clone());
     Ok(vec![Box::new(sockets), Box::new(packets)])
 }
 
@@ -228,7 +225,8 @@ async fn remove_everything(config: Config) -> anyhow::Result<()> {
     }
     if config.components.proxy {
         note(ebpf::cleanup(&config.proxy.bpffs).map_err(Into::into));
-        note(Nftables::new(PacketScope::External).cleanup().map_err(Into::into));
+        let mut packets = Nftables::new(PacketScope::External { second_line: false }, config.proxy.packets.clone());
+        note(packets.cleanup().map_err(Into::into));
     }
     if let Some(overlay) = &config.overlay {
         note(remove_overlay(&config, overlay).await);

@@ -22,7 +22,7 @@ use weft_proxy::{
     dataplane::{Changed, DataPlane, Desired},
     model::{IpFamily, Protocol, ServiceName, ServicePortName},
     nftables::{Nftables, PacketScope},
-    plan::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan},
+    plan::{Endpoint, Frontend, LocalTraffic, Outcome, PacketSettings, PlanKey, ServicePortPlan},
 };
 
 /// A node that runs the data plane.
@@ -32,14 +32,19 @@ struct Node {
     desired: Desired,
 }
 
+const EXTERNAL: PacketScope = PacketScope::External { second_line: false };
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const NODE_PORT: u16 = 30080;
 
 impl Node {
     fn new(scope: PacketScope) -> Self {
+        Self::with(scope, PacketSettings::default())
+    }
+
+    fn with(scope: PacketScope, settings: PacketSettings) -> Self {
         let node_port_addresses = NODE.map(|a| a.parse().unwrap()).into();
         let desired = Desired { node_port_addresses, ..Desired::default() };
-        let mut node = Self { net: Net::new(), plane: Nftables::new(scope), desired };
+        let mut node = Self { net: Net::new(), plane: Nftables::new(scope, settings), desired };
         node.apply(&Changed::Everything);
         node
     }
@@ -127,7 +132,7 @@ fn vip(family: IpFamily) -> SocketAddr {
 
 #[test]
 fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     for (protocol, family) in ALL {
         let plan = web(protocol, family, &[2, 3, 4]);
         node.put(&plan);
@@ -151,7 +156,7 @@ fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
 
 #[test]
 fn the_pod_sees_the_node_if_masqueraded_and_the_client_if_not() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2]);
         for (masquerade, source) in [(true, ["10.244.1.1", "fd44::1"]), (false, ["192.0.2.2", "2001:db8::2"])] {
@@ -165,7 +170,7 @@ fn the_pod_sees_the_node_if_masqueraded_and_the_client_if_not() {
 
 #[test]
 fn external_ip_and_load_balancer_address_are_balanced_too() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     for (protocol, family) in ALL {
         for frontend in [Frontend::ExternalIp(vip(family)), Frontend::LoadBalancer(vip(family))] {
             let mut plan = web(protocol, family, &[2, 3]);
@@ -180,7 +185,7 @@ fn external_ip_and_load_balancer_address_are_balanced_too() {
 
 #[test]
 fn reject_refuses_at_once_and_drop_is_silent() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2]);
         plan.frontends.push(Frontend::ExternalIp(vip(family)));
@@ -206,7 +211,7 @@ fn reject_refuses_at_once_and_drop_is_silent() {
 
 #[test]
 fn a_pod_reaches_itself_through_the_node_port() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     for family in [IpFamily::V4, IpFamily::V6] {
         for masquerade in [true, false] {
             let mut plan = web(Protocol::Udp, family, &[2]);
@@ -226,7 +231,7 @@ fn a_pod_reaches_itself_through_the_node_port() {
 
 #[test]
 fn no_connection_fails_while_endpoints_come_and_go() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     let family = IpFamily::V4;
     node.put(&web(Protocol::Tcp, family, &[2, 3, 4]));
     let client = Arc::clone(&node.net.client);
@@ -263,7 +268,7 @@ fn no_connection_fails_while_endpoints_come_and_go() {
 
 #[test]
 fn counters_survive_a_change_of_the_other_endpoints() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     let (tcp, family) = (Protocol::Tcp, IpFamily::V4);
     let mut plan = web(tcp, family, &[2, 3]);
     node.put(&plan);
@@ -277,7 +282,7 @@ fn counters_survive_a_change_of_the_other_endpoints() {
 
 #[test]
 fn a_restart_leaves_the_table_as_it_is() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     let plans = ALL.map(|(protocol, family)| web(protocol, family, &[2, 3, 4]));
     for plan in &plans {
         node.put(plan);
@@ -295,7 +300,7 @@ fn a_restart_leaves_the_table_as_it_is() {
 
     // With handles: a rule, chain or set made again would have another one.
     let before = node.net.nft("-a list ruleset");
-    node.plane = Nftables::new(PacketScope::External);
+    node.plane = Nftables::new(EXTERNAL, PacketSettings::default());
     node.apply(&Changed::Everything);
     assert_eq!(node.net.nft("-a list ruleset"), before);
     let mut counted = node.connections(&plans[0].key);
@@ -305,13 +310,13 @@ fn a_restart_leaves_the_table_as_it_is() {
 
 #[test]
 fn a_restart_brings_what_changed_meanwhile() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     node.put(&web(Protocol::Tcp, IpFamily::V4, &[2, 3, 4]));
     node.put(&web(Protocol::Udp, IpFamily::V4, &[2]));
     node.desired.ports.clear();
     let plan = web(Protocol::Tcp, IpFamily::V4, &[3]);
     node.desired.ports.insert(plan.key.clone(), Arc::new(plan));
-    node.plane = Nftables::new(PacketScope::External);
+    node.plane = Nftables::new(EXTERNAL, PacketSettings::default());
     node.apply(&Changed::Everything);
     assert_eq!(node.ask(Protocol::Tcp, node_port(IpFamily::V4)).unwrap().pod, pod(IpFamily::V4, 3));
     let error = node.ask(Protocol::Udp, node_port(IpFamily::V4)).unwrap_err();
@@ -320,7 +325,7 @@ fn a_restart_brings_what_changed_meanwhile() {
 
 #[test]
 fn a_foreign_flush_is_noticed_and_repaired() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     node.put(&web(Protocol::Tcp, IpFamily::V4, &[2]));
     assert!(node.is_intact());
     for flush in ["flush ruleset", "delete table inet weft-proxy", "flush table inet weft-proxy"] {
@@ -334,7 +339,7 @@ fn a_foreign_flush_is_noticed_and_repaired() {
 
 #[test]
 fn foreign_tables_are_not_touched() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     node.net.nft("add table ip foreign");
     node.net.nft("add chain ip foreign pre { type nat hook prerouting priority dstnat ; }");
     node.net.nft("add rule ip foreign pre tcp dport 30080 dnat to 192.0.2.1:1");
@@ -355,7 +360,7 @@ fn foreign_tables_are_not_touched() {
 
 #[test]
 fn a_cluster_ip_to_drop_is_dropped_beside_the_socket_plane() {
-    let mut node = Node::new(PacketScope::External);
+    let mut node = Node::new(EXTERNAL);
     let mut plan = web(Protocol::Tcp, IpFamily::V4, &[2]);
     plan.frontends = vec![Frontend::ClusterIp(vip(IpFamily::V4))];
     plan.internal = Outcome::Drop;
@@ -381,4 +386,240 @@ fn scope_all_serves_cluster_ips_to_pods_and_to_the_node() {
             assert_eq!(pods, [2, 3, 4].map(|last| pod(family, last)), "{protocol} {family}");
         }
     }
+}
+
+/// With the client outside as local traffic, or the pods. (The pods share a namespace, so that one never sees the answer of
+/// another that keeps its address.)
+fn local(v4: &str, v6: &str) -> PacketSettings {
+    let local_traffic = LocalTraffic::Cidrs { v4: Some(v4.parse().unwrap()), v6: Some(v6.parse().unwrap()) };
+    PacketSettings { local_traffic, ..PacketSettings::default() }
+}
+
+#[test]
+fn rules_8_1_to_8_4_masquerade_who_is_not_local_at_a_cluster_ip() {
+    let none = PacketSettings::default();
+    let of = |local_traffic| PacketSettings { local_traffic, ..none.clone() };
+    let client_is_local = local("192.0.2.2/32", "2001:db8::2/128");
+    let cases = [
+        (none.clone(), true, "8.3"),
+        (client_is_local.clone(), true, "8.1"),
+        (of(LocalTraffic::Interface("client0".into())), true, "8.1"),
+        (of(LocalTraffic::InterfacePrefix("cli".into())), true, "8.1"),
+        (local("10.244.1.0/24", "fd44::/64"), false, "8.2"),
+        (of(LocalTraffic::Interface("pods0".into())), false, "8.2"),
+        (of(LocalTraffic::InterfacePrefix("pods".into())), false, "8.2"),
+        (PacketSettings { masquerade_all: true, ..client_is_local }, false, "8.4"),
+    ];
+    for (settings, kept, rule) in cases {
+        let mut node = Node::with(PacketScope::All, settings.clone());
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let mut plan = web(Protocol::Udp, family, &[2]);
+            plan.frontends = vec![Frontend::ClusterIp(vip(family))];
+            node.put(&plan);
+            let client = node.ask(Protocol::Udp, vip(family)).unwrap().source.to_string();
+            assert_eq!(client == pick(family, ["192.0.2.2", "2001:db8::2"]), kept, "{rule} {settings:?}");
+            node.net.node.run(|| ask(Protocol::Udp, vip(family), PATIENCE)).unwrap().unwrap_or_else(|error| panic!("the node itself: {error} {family} {settings:?}"));
+        }
+    }
+}
+
+#[test]
+fn rules_3_4_to_3_6_and_8_6_policy_local_concerns_only_clients_outside() {
+    let outside = local("10.244.1.0/24", "fd44::/64");
+    let inside = local("192.0.2.2/32", "2001:db8::2/128");
+    for (settings, client_pods) in [(outside, &[2][..]), (inside, &[3, 4])] {
+        let mut node = Node::with(EXTERNAL, settings);
+        for (protocol, family) in ALL {
+            let mut plan = web(protocol, family, &[2]);
+            plan.frontends.insert(0, Frontend::ExternalIp(vip(family)));
+            plan.masquerade_external = false;
+            plan.external_from_node = web(protocol, family, &[3, 4]).external;
+            node.put(&plan);
+            for to in [node_port(family), vip(family)] {
+                for _ in 0..2 {
+                    let answer = node.ask(protocol, to).unwrap();
+                    assert!(client_pods.iter().any(|last| pod(family, *last) == answer.pod), "{protocol} {to}");
+                    assert_eq!(answer.source.to_string(), pick(family, ["192.0.2.2", "2001:db8::2"]), "{protocol}");
+                }
+                let mut pods =
+                    [(); 2].map(|()| node.net.node.run(|| ask(protocol, to, PATIENCE)).unwrap().unwrap().pod);
+                pods.sort_unstable();
+                assert_eq!(pods, [pod(family, 3), pod(family, 4)], "the node itself {protocol} {to}");
+            }
+            // Endpoints elsewhere only: silence outside, the others as before.
+            plan.external = Outcome::Drop;
+            node.put(&plan);
+            let short = Duration::from_millis(100);
+            let patience = if client_pods == [3, 4] { PATIENCE } else { short };
+            let answer = node.net.client.run(|| ask(protocol, node_port(family), patience)).unwrap();
+            assert_eq!(answer.is_ok(), client_pods == [3, 4], "{protocol} {family}");
+            node.net.node.run(|| ask(protocol, node_port(family), PATIENCE)).unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn rules_9_6_to_9_8_source_ranges_are_for_everybody() {
+    let mut node = Node::new(EXTERNAL);
+    for (protocol, family) in ALL {
+        let mut plan = web(protocol, family, &[2]);
+        plan.frontends.push(Frontend::LoadBalancer(vip(family)));
+        let client = pick(family, ["192.0.2.2/32", "2001:db8::2/128"]);
+        let others = pick(family, ["10.0.0.0/8", "fd00::/8"]);
+        let wider = pick(family, ["192.0.2.0/24", "2001:db8::/64"]);
+        let short = Duration::from_millis(100);
+        for (ranges, allowed) in [(vec![others], false), (vec![client], true), (vec![others, wider, client], true)] {
+            plan.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            plan.source_ranges.sort_unstable();
+            node.put(&plan);
+            let patience = |answers| if answers { PATIENCE } else { short };
+            let asked = node.net.client.run(|| ask(protocol, vip(family), patience(allowed))).unwrap();
+            assert_eq!(asked.is_ok(), allowed, "{protocol} {ranges:?} {asked:?}");
+            node.ask(protocol, node_port(family)).expect("not at a NodePort");
+            let node_is_in = ranges.contains(&wider);
+            let host = node.net.node.run(|| ask(protocol, vip(family), patience(node_is_in))).unwrap();
+            assert_eq!(host.is_ok(), node_is_in, "the node itself: {host:?}");
+        }
+        for (ranges, kind) in [(others, ErrorKind::TimedOut), (client, ErrorKind::ConnectionRefused)] {
+            plan.external = Outcome::Reject;
+            plan.source_ranges = vec![ranges.parse().unwrap()];
+            node.put(&plan);
+            let patience = if kind == ErrorKind::TimedOut { short } else { PATIENCE };
+            let error = node.net.client.run(|| ask(protocol, vip(family), patience)).unwrap().unwrap_err();
+            let timed_out = matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock);
+            assert_eq!(timed_out, kind == ErrorKind::TimedOut, "{protocol} {ranges} {error}");
+        }
+    }
+}
+
+#[test]
+fn rule_9_10_other_ports_of_a_cluster_ip_are_refused() {
+    for scope in [PacketScope::All, EXTERNAL] {
+        let mut node = Node::new(scope);
+        for (protocol, family) in ALL {
+            let mut plan = web(protocol, family, &[2]);
+            plan.frontends = vec![Frontend::ClusterIp(vip(family))];
+            node.put(&plan);
+            let other = SocketAddr::new(vip(family).ip(), 81);
+            let error = node.ask(protocol, other).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{protocol} {family} {scope:?}");
+        }
+    }
+}
+
+#[test]
+fn rules_7_1_to_7_7_a_client_stays_with_its_endpoint() {
+    let mut node = Node::new(PacketScope::All);
+    for (protocol, family) in ALL {
+        let mut plan = web(protocol, family, &[2, 3, 4]);
+        plan.frontends.insert(0, Frontend::ClusterIp(vip(family)));
+        plan.affinity = Some(Duration::from_secs(100));
+        node.put(&plan);
+        let ask = |node: &Node| [vip(family), node_port(family)].map(|to| node.ask(protocol, to).unwrap().pod);
+        let first = ask(&node)[0];
+        for _ in 0..3 {
+            assert_eq!(ask(&node), [first; 2], "7.1: all frontends share it, {protocol} {family}");
+        }
+        // Another client is the next in turn, and stays there.
+        let others = [(); 2].map(|()| node.net.node.run(|| ask_other(protocol, vip(family))).unwrap());
+        assert_ne!(others[0], first);
+        assert_eq!(others[0], others[1]);
+        assert_eq!(ask(&node), [first; 2]);
+        // An endpoint that is in one list only counts for that one (7.6); the record then names the new one.
+        let last = |pod: IpAddr| pod.to_string().chars().last().unwrap().to_digit(10).unwrap() as u8;
+        let rest: Vec<u8> = [2, 3, 4].into_iter().filter(|n| *n != last(first)).collect();
+        plan.internal = web(protocol, family, &rest).internal;
+        node.put(&plan);
+        assert_eq!(node.ask(protocol, node_port(family)).unwrap().pod, first, "{protocol} {family}");
+        let next = node.ask(protocol, vip(family)).unwrap().pod;
+        assert_ne!(next, first, "7.5");
+        assert_eq!(ask(&node), [next; 2]);
+        // Records outlive the agent (7.7), and other changes of the endpoints.
+        plan.external = web(protocol, family, &[last(next)]).external;
+        plan.internal = plan.external.clone();
+        node.put(&plan);
+        plan.internal = web(protocol, family, &[2, 3, 4]).internal;
+        plan.external = plan.internal.clone();
+        node.plane = Nftables::new(PacketScope::All, PacketSettings::default());
+        node.desired.ports.insert(plan.key.clone(), Arc::new(plan.clone()));
+        node.apply(&Changed::Everything);
+        assert_eq!(ask(&node), [next; 2], "7.7 {protocol} {family}");
+        assert!(node.connections(&plan.key).iter().sum::<u64>() >= 2);
+    }
+}
+
+fn ask_other(protocol: Protocol, to: SocketAddr) -> IpAddr {
+    ask(protocol, to, PATIENCE).unwrap().pod
+}
+
+#[test]
+fn rule_7_2_the_timeout_slides_and_ends() {
+    let mut node = Node::new(PacketScope::All);
+    let (protocol, family) = (Protocol::Tcp, IpFamily::V4);
+    let mut plan = web(protocol, family, &[2, 3]);
+    plan.frontends = vec![Frontend::ClusterIp(vip(family))];
+    plan.affinity = Some(Duration::from_secs(1));
+    node.put(&plan);
+    let ask = || node.ask(protocol, vip(family)).unwrap().pod;
+    let first = ask();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(ask(), first, "each connection renews it");
+    }
+    // It ends when nothing renews it: another endpoint is next in turn.
+    let deadline = Instant::now() + PATIENCE;
+    while !node.net.nft("list map inet weft-proxy affinity4").lines().all(|line| !line.contains("expires")) {
+        assert!(Instant::now() < deadline, "the record stays");
+        thread::yield_now();
+    }
+    assert_ne!(ask(), first);
+}
+
+#[test]
+fn ten_thousand_services_come_and_change_in_time() {
+    let mut node = Node::new(PacketScope::All);
+    node.desired.ports = (0..SERVICES).map(|n| many(n, 0)).map(|plan| (plan.key.clone(), Arc::new(plan))).collect();
+    let started = Instant::now();
+    node.apply(&Changed::Everything);
+    eprintln!("all: {:?}", started.elapsed());
+    let mut times: Vec<Duration> = (0..100)
+        .map(|round| {
+            let plan = many(round * 97 % SERVICES, 1 + round % 2);
+            let started = Instant::now();
+            node.put(&plan);
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    eprintln!("a change: p50 {:?}, p99 {:?}", times[50], times[98]);
+    let started = Instant::now();
+    assert!(node.is_intact());
+    eprintln!("a look: {:?}", started.elapsed());
+    node.plane = Nftables::new(PacketScope::All, PacketSettings::default());
+    let started = Instant::now();
+    node.apply(&Changed::Everything);
+    eprintln!("restart: {:?}", started.elapsed());
+    node.net.nft("flush ruleset");
+    let started = Instant::now();
+    assert!(!node.is_intact());
+    node.apply(&Changed::Everything);
+    eprintln!("repair: {:?}", started.elapsed());
+}
+
+const SERVICES: u16 = 10_000;
+
+fn many(n: u16, round: u16) -> ServicePortPlan {
+    let mut plan = web(Protocol::Tcp, IpFamily::V4, &[]);
+    let [high, low] = n.to_be_bytes();
+    plan.key.port.service = ServiceName::new("default", format!("s{n:05}"));
+    plan.frontends = vec![Frontend::ClusterIp(([10, 96, high, low], 80).into())];
+    let endpoint = |slot: u8| Endpoint {
+        address: [10, 128 + slot + 10 * (round as u8), high, low].into(),
+        port: 8080,
+        local: false,
+    };
+    plan.internal = Outcome::Endpoints((0..10).map(endpoint).collect());
+    plan.external = plan.internal.clone();
+    plan.external_from_node = plan.internal.clone();
+    plan
 }

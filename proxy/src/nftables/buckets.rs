@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::objects::{Chain, Pool};
+use super::pool::{Chain, Pool};
 use crate::plan::PlanKey;
 
 /// Number of chains up to which each Service port has its own. A pool without any chain still gets its first one.
@@ -90,14 +90,22 @@ mod tests {
     use crate::{
         model::{IpFamily, Protocol},
         nftables::{
-            objects::{Class, EndpointMap},
+            pool::{List, Masquerade},
+            target::Class,
             testing::key,
         },
     };
 
     fn pool(count: u32) -> Pool {
-        let map = EndpointMap { class: Class::Vip, family: IpFamily::V4, protocol: Protocol::Tcp, count };
-        Pool { map, masquerade: false }
+        Pool {
+            list: List::Main,
+            class: Class::Vip,
+            family: IpFamily::V4,
+            protocol: Protocol::Tcp,
+            count,
+            masquerade: Masquerade::Never,
+            affinity: None,
+        }
     }
 
     #[test]

@@ -3,23 +3,25 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufReader, Read},
+    sync::Arc,
 };
 
-use weft_netlink::NftQuery;
+use weft_netlink::{NftBatch, NftQuery};
 
 use super::{
+    element::Element,
     listing,
-    objects::Element,
-    plan::Content,
-    ruleset::{self, TABLE},
-    transaction::Transaction,
+    ruleset::{self, TABLE_NAME},
+    shadow::Observed,
+    transaction::{Operation, Transaction},
+    wire,
 };
-use crate::program::{self, Finished};
+use crate::{plan::PacketSettings, program};
 
 /// Our table in the kernel.
 pub(crate) trait Nft: Send + Sync {
-    /// Reads all of the table; `None` if it is absent or not as we would have made it.
-    fn list(&self) -> Result<Option<Content>, NftError>;
+    /// Reads all of the table.
+    fn observe(&self) -> Result<Observed, NftError>;
 
     /// Whether the table is there and has rules: a look, not a comparison.
     fn is_present(&self) -> Result<bool, NftError>;
@@ -45,72 +47,70 @@ pub(crate) enum NftError {
     Refused { line: Option<String>, stderr: String },
     /// As [`weft_netlink::Error`] says.
     #[error(transparent)]
-    Query(#[from] weft_netlink::Error),
-    /// Not usual: a version of nft that prints something else.
-    #[error("understand the listing of table {TABLE}")]
-    Listing(#[source] serde_json::Error),
+    Netlink(#[from] weft_netlink::Error),
 }
 
 fn at(line: Option<&str>) -> String {
     line.map_or_else(|| "a command".to_owned(), |line| format!("`{line}`"))
 }
 
-/// The `nft` program, and netlink for small questions; both in the network namespace of the calling thread.
+/// Elements by netlink, all else by the program `nft`; both in the network namespace of the calling thread.
 #[derive(Debug)]
-pub(crate) struct NftCommand {
+pub(crate) struct Kernel {
     program: &'static str,
+    settings: Arc<PacketSettings>,
 }
 
-impl Default for NftCommand {
-    fn default() -> Self {
-        Self { program: "nft" }
-    }
-}
-
-impl NftCommand {
-    fn spawn(&self, arguments: &[&str], input: &str) -> Result<(Finished, Vec<u8>), NftError> {
-        let read = |mut output: BufReader<_>| {
-            let mut bytes = Vec::new();
-            output.read_to_end(&mut bytes).map(|_| bytes)
-        };
-        program::run(self.program, arguments, &[input], read).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => NftError::Missing,
-            _ => NftError::Run(error),
-        })
+impl Kernel {
+    pub(crate) fn new(settings: Arc<PacketSettings>) -> Self {
+        Self { program: "nft", settings }
     }
 
     fn script(&self, script: &str) -> Result<(), NftError> {
-        let (Finished { status, stderr }, _) = self.spawn(&["-f", "-"], script)?;
-        if status.success() {
+        let discard = |mut stdout: BufReader<_>| stdout.read_to_end(&mut Vec::new());
+        let (finished, _) =
+            program::run(self.program, &["-f", "-"], &[script], discard).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => NftError::Missing,
+                _ => NftError::Run(error),
+            })?;
+        if finished.status.success() {
             return Ok(());
         }
-        Err(NftError::Refused { line: failed_line(&stderr, script), stderr: first_error(&stderr) })
+        let line = failed_line(&finished.stderr, script);
+        Err(NftError::Refused { line, stderr: first_error(&finished.stderr) })
     }
 }
 
-impl Nft for NftCommand {
-    fn list(&self) -> Result<Option<Content>, NftError> {
-        let arguments: Vec<&str> = ["-j", "list", "table"].into_iter().chain(TABLE.split(' ')).collect();
-        let (Finished { status, stderr }, stdout) = self.spawn(&arguments, "")?;
-        if status.success() {
-            return listing::parse_table(&stdout).map_err(NftError::Listing);
-        }
-        if stderr.contains("No such file or directory") {
-            return Ok(None);
-        }
-        Err(NftError::Refused { line: Some(arguments.join(" ")), stderr: first_error(&stderr) })
+impl Nft for Kernel {
+    fn observe(&self) -> Result<Observed, NftError> {
+        Ok(listing::observe(&mut NftQuery::open()?, &self.settings)?)
     }
 
     fn is_present(&self) -> Result<bool, NftError> {
         let (chain, rules) = ruleset::ENTRANCE;
-        Ok(NftQuery::open()?.rules(ruleset::TABLE_NAME, chain)? == rules)
+        Ok(NftQuery::open()?.rules(TABLE_NAME, chain)? == rules)
     }
 
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError> {
         if transaction.is_empty() {
             return Ok(());
         }
-        self.script(&transaction.render())
+        if !transaction.is_of_elements() {
+            return self.script(&transaction.render(&self.settings));
+        }
+        let mut batch = NftBatch::new(TABLE_NAME);
+        for operation in &transaction.operations {
+            match operation {
+                Operation::AddElement { element, value, connections } => {
+                    batch.add(&element.collection().to_string(), &wire::encode(*element, *value, *connections));
+                }
+                Operation::DeleteElement(element) => {
+                    batch.delete(&element.collection().to_string(), &wire::identify(*element));
+                }
+                _ => unreachable!("it is of elements only"),
+            }
+        }
+        Ok(batch.commit()?)
     }
 
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {
@@ -120,8 +120,8 @@ impl Nft for NftCommand {
         let mut query = NftQuery::open()?;
         let mut counters = BTreeMap::new();
         for element in elements {
-            let Some(key) = element.endpoint_key() else { continue };
-            if let Some(packets) = query.packets(ruleset::TABLE_NAME, &element.collection(), &key)? {
+            let (set, key) = (element.collection().to_string(), wire::identify(*element).key);
+            if let Some(packets) = query.packets(TABLE_NAME, &set, &key)? {
                 counters.insert(*element, packets);
             }
         }
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn without_nft_the_error_says_what_to_install() {
-        let nft = NftCommand { program: "nft-that-is-not-there" };
-        let error = nft.list().unwrap_err().to_string();
+        let mut nft = Kernel { program: "nft-that-is-not-there", settings: Arc::default() };
+        let error = nft.run(&Transaction { operations: vec![Operation::DeleteTable] }).unwrap_err().to_string();
         assert!(error.contains("install the package `nftables`"), "{error}");
     }
 

@@ -7,11 +7,15 @@ use std::{
 };
 
 use super::{
+    collection::{Collection, Stage},
     driver::{Nft, NftError},
-    objects::{Element, EndpointMap, Value},
+    element::{Element, FixedChain, Value},
     plan::Content,
+    pool::{EndpointMap, MapKind},
+    shadow::Observed,
     transaction::{Operation, Transaction},
 };
+use crate::plan::PacketSettings;
 
 /// Shared, so that a test can look at the table a data plane owns.
 #[derive(Clone, Default)]
@@ -50,36 +54,49 @@ impl FakeNft {
         std::mem::take(&mut self.0.lock().unwrap().scripts)
     }
 
-    /// One line an object, sorted; `*` in place of the bucket, which depends on history.
+    /// One line an object, sorted; without buckets and numbers, which depend on history.
     pub(crate) fn dump(&self) -> String {
         let content = self.content();
         let mut text = String::new();
         for map in &content.maps {
             writeln!(text, "map {map}").unwrap();
         }
-        for (element, value) in &content.elements {
-            let value = match value {
-                Value::Chain(chain) => format!("jump {:?}", chain.pool),
-                other => other.to_string(),
-            };
-            writeln!(text, "{} {element} : {value}", element.collection()).unwrap();
-        }
+        let mut lines: Vec<String> = content.elements.iter().map(|(element, value)| line(*element, *value)).collect();
+        lines.sort_unstable();
+        lines.iter().for_each(|line| writeln!(text, "{line}").unwrap());
         text
     }
 
     /// No verdict without its chain, no chain without its map, no slot empty, nothing left over.
     pub(crate) fn check_references(&self) -> Result<(), String> {
         let content = self.content();
-        let chain_maps: BTreeSet<_> = content.chains.iter().map(|chain| chain.pool.map).collect();
+        let chain_maps: BTreeSet<_> = content.chains.iter().flat_map(|chain| chain.pool.maps()).collect();
         if chain_maps != content.maps {
             return Err(format!("maps {:?} but chains look into {chain_maps:?}", content.maps));
         }
         let (mut used, mut slots) = (BTreeSet::new(), BTreeSet::new());
         for (element, value) in &content.elements {
-            if let (Element::Dispatch(target), Value::Chain(chain)) = (element, value) {
-                used.insert(*chain);
-                let count = chain.pool.map.count;
-                slots.extend((0..count).map(|slot| Element::Endpoint { count, target: *target, slot }));
+            let Element::Dispatch { target, .. } = *element else { continue };
+            let leads_to = |stage| content.elements.contains_key(&Element::Dispatch { stage, target });
+            match value {
+                Value::Chain(chain) => {
+                    used.insert(*chain);
+                    let map = chain.pool.map(if chain.pool.affinity.is_some() {
+                        MapKind::Choices
+                    } else {
+                        MapKind::Endpoints
+                    });
+                    for slot in 0..map.count {
+                        let element = Element::Endpoint { map, target, slot };
+                        slots.insert(element);
+                        if let Some(Value::Number(slot)) = content.elements.get(&element) {
+                            slots.insert(Element::Endpoint { map: chain.pool.endpoints(), target, slot: *slot });
+                        }
+                    }
+                }
+                Value::Fixed(FixedChain::Guard(_)) if leads_to(Stage::Admitted) => {}
+                Value::Fixed(FixedChain::BySource(_)) if leads_to(Stage::Node) || leads_to(Stage::Outside) => {}
+                other => return Err(format!("{element:?} leads to {other:?}")),
             }
         }
         if used != content.chains {
@@ -90,6 +107,20 @@ impl FakeNft {
             return Err(format!("endpoints {present:?} but chains choose among {slots:?}"));
         }
         Ok(())
+    }
+}
+
+fn line(element: Element, value: Value) -> String {
+    let value = match value {
+        Value::Chain(chain) => format!("jump {:?}", chain.pool),
+        Value::Number(_) => "a number".to_owned(),
+        other => other.to_string(),
+    };
+    match element {
+        Element::Endpoint { map, target, .. } if map.kind == MapKind::Numbered => {
+            format!("{map} {target} . a number : {value}")
+        }
+        other => format!("{} {other} : {value}", other.collection()),
     }
 }
 
@@ -114,7 +145,7 @@ impl Table {
                 }
             }
             Operation::AddChain(chain) => {
-                if !content.maps.contains(&chain.pool.map) || !content.chains.insert(*chain) {
+                if !chain.pool.maps().all(|map| content.maps.contains(&map)) || !content.chains.insert(*chain) {
                     return fail("no map, or exists");
                 }
             }
@@ -140,7 +171,7 @@ impl Table {
                 }
             }
             Operation::DeleteMap(map) => {
-                let used = content.chains.iter().any(|chain| chain.pool.map == *map);
+                let used = content.chains.iter().any(|chain| chain.pool.maps().any(|used| used == *map));
                 if used || !content.maps.remove(map) {
                     return fail("in use, or does not exist");
                 }
@@ -151,12 +182,15 @@ impl Table {
 }
 
 fn map_of(element: &Element) -> Option<EndpointMap> {
-    EndpointMap::parse(&element.collection())
+    match element.collection() {
+        Collection::Endpoints(map) => Some(map),
+        _ => None,
+    }
 }
 
 impl Nft for FakeNft {
-    fn list(&self) -> Result<Option<Content>, NftError> {
-        Ok(self.0.lock().unwrap().content.clone())
+    fn observe(&self) -> Result<Observed, NftError> {
+        Ok(self.0.lock().unwrap().content.clone().map_or(Observed::Nothing, Observed::Ours))
     }
 
     fn is_present(&self) -> Result<bool, NftError> {
@@ -176,7 +210,7 @@ impl Nft for FakeNft {
         for operation in &transaction.operations {
             next.run(operation).map_err(refused)?;
         }
-        next.scripts.push(transaction.render());
+        next.scripts.push(transaction.render(&PacketSettings::default()));
         *table = next;
         Ok(())
     }

@@ -1,243 +1,87 @@
-//! Reads back our table from `nft -j list table`.
+//! Reads back our table by netlink: `nft` would take seconds and hundreds of megabytes for 100,000 elements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, de::IgnoredAny};
+use weft_netlink::NftQuery;
 
 use super::{
-    objects::{Chain, Element, EndpointMap, Value},
+    collection::Collection,
     plan::Content,
-    ruleset,
+    pool::Chain,
+    rules,
+    ruleset::{self, TABLE_NAME},
+    shadow::Observed,
+    wire,
 };
+use crate::plan::PacketSettings;
 
-/// What the table holds, or `None` if it is not of our layout or somebody has changed it in a way we do not undo piecemeal.
+/// What the table is and holds.
 ///
 /// # Errors
-/// The text is not nft's JSON.
-pub(crate) fn parse_table(json: &[u8]) -> Result<Option<Content>, serde_json::Error> {
-    let listing: Listing = serde_json::from_slice(json)?;
-    Ok(content(&listing))
-}
-
-fn content(listing: &Listing) -> Option<Content> {
-    let mut content = Content::default();
-    let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
-    for rule in listing.nftables.iter().filter_map(|item| item.rule.as_ref()) {
-        *rules.entry(&rule.chain).or_default() += 1;
+/// As [`NftQuery`] says.
+pub(crate) fn observe(query: &mut NftQuery, settings: &PacketSettings) -> weft_netlink::Result<Observed> {
+    let chains = query.chains(TABLE_NAME)?;
+    if chains.get(ruleset::ENTRANCE.0).is_none_or(|rules| *rules == 0) {
+        // No table, or one that does nothing for anybody.
+        return Ok(Observed::Nothing);
     }
-    let mut missing_chains: BTreeMap<String, usize> =
-        ruleset::static_chains().into_iter().map(|c| (c.name, c.rules.len())).collect();
-    missing_chains.insert(ruleset::layout_mark(), 0);
-    let mut missing_collections = ruleset::static_collection_names();
-
-    for item in &listing.nftables {
-        if let Some(Named { name }) = &item.chain {
-            let rules = rules.get(name.as_str()).copied().unwrap_or(0);
-            match (missing_chains.remove(name), Chain::parse(name)) {
-                (Some(expected), _) if rules == expected => {}
-                (None, Some(chain)) if rules == 1 => {
-                    content.chains.insert(chain);
-                }
-                _ => return None,
-            }
+    let names = query.sets(TABLE_NAME)?;
+    // The maps that stand in rules have names from the kernel.
+    let named = names.iter().filter(|name| !name.starts_with("__"));
+    let collections: Option<Vec<_>> = named.map(|name| Collection::parse(name)).collect();
+    let (Some(collections), Some(chains)) = (collections, chains_of_ours(chains, settings)) else {
+        return Ok(Observed::Foreign);
+    };
+    if !Collection::fixed().all(|fixed| collections.contains(&fixed)) {
+        return Ok(Observed::Foreign);
+    }
+    let mut content = Content { chains, ..Content::default() };
+    for collection in collections {
+        match collection {
+            Collection::Affinity(_) => continue,
+            Collection::Endpoints(map) => drop(content.maps.insert(map)),
+            _ => {}
         }
-        let elements = match (&item.set, &item.map) {
-            (Some(set), _) => {
-                let keys = set.elem.iter().map(|key| Some((set.element(key)?, Value::Present)));
-                collection(&set.name, &mut missing_collections, &mut content)?;
-                keys.collect::<Option<Vec<_>>>()?
-            }
-            (_, Some(map)) => {
-                let pairs = map.elem.iter().map(|(k, v)| Some((map.element(k)?, v.value()?)));
-                collection(&map.name, &mut missing_collections, &mut content)?;
-                pairs.collect::<Option<Vec<_>>>()?
-            }
-            _ => continue,
-        };
-        content.elements.extend(elements);
-    }
-    (missing_chains.is_empty() && missing_collections.is_empty()).then_some(content)
-}
-
-/// Ticks off one set or map; `None` if it is none of ours.
-fn collection(name: &str, missing: &mut Vec<String>, content: &mut Content) -> Option<()> {
-    if let Some(map) = EndpointMap::parse(name) {
-        content.maps.insert(map);
-        return Some(());
-    }
-    let index = missing.iter().position(|expected| expected == name)?;
-    missing.swap_remove(index);
-    Some(())
-}
-
-#[derive(Deserialize)]
-struct Listing {
-    nftables: Vec<Item>,
-}
-
-/// One of these is set; what else nft lists (`metainfo`, `table`) does not matter.
-#[derive(Deserialize)]
-struct Item {
-    set: Option<Collection<Key>>,
-    map: Option<Collection<(Key, Data)>>,
-    chain: Option<Named>,
-    rule: Option<InChain>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct InChain {
-    chain: String,
-}
-
-#[derive(Deserialize)]
-struct Collection<T> {
-    name: String,
-    #[serde(default = "Vec::new")]
-    elem: Vec<T>,
-}
-
-impl<T> Collection<T> {
-    fn element(&self, key: &Key) -> Option<Element> {
-        let parts = key.parts()?;
-        Element::parse(&self.name, &parts.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Key {
-    Scalar(Scalar),
-    Concat {
-        concat: Vec<Scalar>,
-    },
-    /// With a counter or other attributes.
-    Element {
-        elem: Attributed,
-    },
-    Foreign(IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct Attributed {
-    val: Box<Key>,
-}
-
-impl Key {
-    fn parts(&self) -> Option<Vec<String>> {
-        match self {
-            Self::Scalar(scalar) => Some(vec![scalar.text()]),
-            Self::Concat { concat } => Some(concat.iter().map(Scalar::text).collect()),
-            Self::Element { elem } => elem.val.parts(),
-            Self::Foreign(_) => None,
+        for element in query.elements(TABLE_NAME, &collection.to_string())? {
+            let Some((element, value)) = element.and_then(|element| wire::decode(collection, &element)) else {
+                return Ok(Observed::Foreign);
+            };
+            content.elements.insert(element, value);
         }
     }
+    Ok(Observed::Ours(content))
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Scalar {
-    Number(u64),
-    Text(String),
-}
-
-impl Scalar {
-    fn text(&self) -> String {
-        match self {
-            Self::Number(number) => number.to_string(),
-            Self::Text(text) => text.clone(),
-        }
+/// The round-robin chains, if all others are those of the static part, each with its number of rules.
+fn chains_of_ours(mut chains: BTreeMap<String, usize>, settings: &PacketSettings) -> Option<BTreeSet<Chain>> {
+    for chain in ruleset::static_chains(settings) {
+        chains.remove(&chain.name).filter(|rules| *rules == chain.rules.len())?;
     }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Data {
-    Endpoint {
-        concat: (std::net::IpAddr, u16),
-    },
-    Jump {
-        jump: Destination,
-    },
-    Goto {
-        goto: Destination,
-    },
-    Drop {
-        #[serde(rename = "drop")]
-        _drop: (),
-    },
-    Foreign(IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct Destination {
-    target: String,
-}
-
-impl Data {
-    fn value(&self) -> Option<Value> {
-        match self {
-            Self::Endpoint { concat } => Some(Value::Endpoint((*concat).into())),
-            Self::Jump { jump } => Chain::parse(&jump.target).map(Value::Chain),
-            Self::Goto { goto } => (goto.target == ruleset::REJECT_CHAIN).then_some(Value::Reject),
-            Self::Drop { .. } => Some(Value::Drop),
-            Self::Foreign(_) => None,
-        }
-    }
+    chains.remove(&ruleset::layout_mark(settings)).filter(|rules| *rules == 0)?;
+    let round_robin = |(name, count): (String, usize)| {
+        Chain::parse(&name).filter(|chain| rules::chain_rules(settings, *chain).len() == count)
+    };
+    chains.into_iter().map(round_robin).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What nft 1.0.6 prints for an empty table of our layout, and `more`.
-    fn listing(more: &str) -> String {
-        let mut items =
-            vec![r#"{"metainfo": {"version": "1.0.6"}}"#.to_owned(), r#"{"table": {"name": "w"}}"#.to_owned()];
-        for name in ruleset::static_collection_names() {
-            items.push(format!(r#"{{"set": {{"name": "{name}"}}}}"#));
-        }
-        for chain in ruleset::static_chains() {
-            items.push(format!(r#"{{"chain": {{"name": "{}"}}}}"#, chain.name));
-            let rule = || format!(r#"{{"rule": {{"chain": "{}", "expr": []}}}}"#, chain.name);
-            items.extend(chain.rules.iter().map(|_| rule()));
-        }
-        items.push(format!(r#"{{"chain": {{"name": "{}"}}}}"#, ruleset::layout_mark()));
-        items.push(more.to_owned());
-        format!(r#"{{"nftables": [{}]}}"#, items.join(", "))
-    }
-
-    #[test]
-    fn elements_with_and_without_counters() {
-        let map = r#"{"map": {"name": "np-endpoints4-tcp-2", "map": "ipv4_addr . inet_service", "elem": [
-            [{"elem": {"val": {"concat": [30080, 0]}, "counter": {"packets": 5, "bytes": 9}}}, {"concat": ["10.0.0.1", 80]}],
-            [{"concat": [30080, 1]}, {"concat": ["10.0.0.2", 80]}]]}}"#;
-        let content = parse_table(listing(map).as_bytes()).unwrap().unwrap();
-        assert_eq!(content.maps.len(), 1);
-        let elements: Vec<_> = content.elements.iter().map(|(e, v)| format!("{e} : {v}")).collect();
-        assert_eq!(elements, ["30080 . 0 : 10.0.0.1 . 80", "30080 . 1 : 10.0.0.2 . 80"]);
-    }
-
     #[test]
     fn what_somebody_else_put_there_or_took_away_makes_the_table_not_ours() {
-        let odd = [
-            r#"{"chain": {"name": "mine"}}"#,
-            r#"{"rule": {"chain": "nat-prerouting"}}"#,
-            r#"{"chain": {"name": "rr4-tcp-2-0"}}"#,
-            r#"{"set": {"name": "mine"}}"#,
-            r#"{"map": {"name": "endpoints4-tcp-1", "elem": [[{"range": [1, 2]}, "x"]]}}"#,
-            r#"{"map": {"name": "endpoints4-tcp-1", "elem": [[{"concat": ["10.0.0.1", 80, 0]}, {"accept": null}]]}}"#,
-        ];
-        for more in odd {
-            assert_eq!(parse_table(listing(more).as_bytes()).unwrap(), None, "{more}");
+        let settings = PacketSettings::default();
+        let chains = ruleset::static_chains(&settings).into_iter().map(|chain| (chain.name, chain.rules.len()));
+        let ours: BTreeMap<String, usize> = chains.chain([(ruleset::layout_mark(&settings), 0)]).collect();
+        assert_eq!(chains_of_ours(ours.clone(), &settings).map(|chains| chains.len()), Some(0));
+        let with = |name: &str, rules| ours.clone().into_iter().chain([(name.to_owned(), rules)]).collect();
+        assert_eq!(chains_of_ours(with("rr4-tcp-2-0", 1), &settings).map(|chains| chains.len()), Some(1));
+        for (name, rules) in [("mine", 0), ("nat-prerouting", 2), ("rr4-tcp-2-0", 0), ("rr4-tcp-2-0-masq", 1)] {
+            assert_eq!(chains_of_ours(with(name, rules), &settings), None, "{name}");
         }
-        let whole = listing(r#"{"table": {}}"#);
-        assert!(parse_table(whole.as_bytes()).unwrap().is_some());
-        assert_eq!(parse_table(whole.replace("filter-input", "filter-inpux").as_bytes()).unwrap(), None);
-        parse_table(b"table inet weft-proxy").unwrap_err();
+        let without: BTreeMap<_, _> = ours.clone().into_iter().filter(|(name, _)| name != "filter-input").collect();
+        assert_eq!(chains_of_ours(without, &settings), None);
+        let other = PacketSettings { masquerade_bit: 3, ..settings };
+        assert_eq!(chains_of_ours(ours, &other), None, "other settings are another layout");
     }
 }

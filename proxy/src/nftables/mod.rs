@@ -1,17 +1,26 @@
 //! The packet path: the plan carried into our own nftables table, `inet weft-proxy`. Other tables are never touched.
 //!
-//! `entries` says what to serve, `shadow` what that means for the table, `plan` and `transaction` how to get there, `driver`
-//! does it; `ruleset` is the part of the table that never changes.
+//! `entries` says what to serve, `elements` and `shadow` what that means for the table, `plan` and `transaction` how to get
+//! there, `driver` does it; `ruleset` is the part of the table that never changes, `rules` what comes and goes with numbers of
+//! endpoints. `target`, `pool`, `collection` and `element` name the things in it, `wire` and `listing` are how the kernel has
+//! them.
 
+mod affinity;
 mod buckets;
+mod collection;
 mod driver;
+mod element;
+mod elements;
 mod entries;
 mod listing;
-mod objects;
 mod plan;
+mod pool;
+mod rules;
 mod ruleset;
 mod shadow;
+mod target;
 mod transaction;
+mod wire;
 
 #[cfg(test)]
 mod fake;
@@ -20,24 +29,26 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use entries::PacketScope;
 
 use self::{
-    driver::{Nft, NftCommand, NftError},
+    driver::{Kernel, Nft, NftError},
     plan::Plan,
     shadow::Shadow,
     transaction::{Operation, Transaction},
 };
 use crate::{
     dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections},
-    plan::{Endpoint, PlanKey},
+    plan::{Endpoint, PacketSettings, PlanKey},
 };
 
-/// The nftables data plane. It works in the network namespace of the thread that calls it, through the program `nft`.
+/// The nftables data plane. It works in the network namespace of the thread that calls it; chains are made by the program
+/// `nft`, all else goes by netlink.
 pub struct Nftables {
     scope: PacketScope,
+    settings: Arc<PacketSettings>,
     nft: Box<dyn Nft>,
     /// `None`: unknown, so the next apply reads the kernel.
     shadow: Option<Shadow>,
@@ -45,12 +56,15 @@ pub struct Nftables {
 
 impl Nftables {
     /// A data plane for the frontends in `scope`. Touches nothing until the first apply.
-    pub fn new(scope: PacketScope) -> Self {
-        Self::with(scope, Box::new(NftCommand::default()))
+    ///
+    /// Of `settings`, `localhost_node_ports` changes nothing: NodePorts are never served at 127.0.0.1 (6.6).
+    pub fn new(scope: PacketScope, settings: PacketSettings) -> Self {
+        let settings = Arc::new(settings);
+        Self::with(scope, Arc::clone(&settings), Box::new(Kernel::new(settings)))
     }
 
-    fn with(scope: PacketScope, nft: Box<dyn Nft>) -> Self {
-        Self { scope, nft, shadow: None }
+    fn with(scope: PacketScope, settings: Arc<PacketSettings>, nft: Box<dyn Nft>) -> Self {
+        Self { scope, settings, nft, shadow: None }
     }
 
     fn plan(&mut self, desired: &Desired, changed: &Changed) -> Result<(Shadow, Plan), DataPlaneError> {
@@ -64,8 +78,8 @@ impl Nftables {
                 Ok((shadow, plan))
             }
             (_, Changed::Everything) | (None, _) => {
-                let observed = self.nft.list().map_err(error("read table"))?;
-                Ok(Shadow::load(self.scope, buckets::CHAINS, desired, observed.as_ref()))
+                let observed = self.nft.observe().map_err(error("read table"))?;
+                Ok(Shadow::load(self.scope, &self.settings, buckets::CHAINS, desired, &observed))
             }
         }
     }
@@ -89,8 +103,9 @@ impl DataPlane for Nftables {
         // The shadow is back in place only after success: an error leaves it unknown, and the next apply reads the kernel.
         let (shadow, mut plan) = self.plan(desired, changed)?;
         self.carry_counters(&mut plan);
-        self.nft.run(&plan.prepare).map_err(error("add chains to table"))?;
-        self.nft.run(&plan.commit).map_err(error("change table"))?;
+        for transaction in plan.transactions() {
+            self.nft.run(&transaction).map_err(error("change table"))?;
+        }
         self.shadow = Some(shadow);
         Ok(())
     }

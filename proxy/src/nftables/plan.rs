@@ -6,9 +6,14 @@ use std::{
 };
 
 use super::{
-    objects::{Chain, Element, EndpointMap, Target, Value},
+    element::{Element, Value},
+    pool::{Chain, EndpointMap, List},
+    target::Target,
     transaction::{Operation, Transaction},
 };
+
+/// Operations in a transaction of a load that may be divided: some 2 MB in the kernel's and our own buffers.
+const OPERATIONS_A_PART: usize = 16_384;
 
 /// Elements and what they map to.
 pub(crate) type Elements = BTreeMap<Element, Value>;
@@ -24,30 +29,41 @@ pub(crate) struct Content {
 impl Content {
     /// Content with exactly the maps that `chains` look into.
     pub(crate) fn new(chains: BTreeSet<Chain>, elements: Elements) -> Self {
-        Self { maps: chains.iter().map(|chain| chain.pool.map).collect(), chains, elements }
+        Self { maps: chains.iter().flat_map(|chain| chain.pool.maps()).collect(), chains, elements }
     }
 }
 
-/// Two transactions, run one after the other; either may be empty.
+/// Transactions to run one after the other; any may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Maps and chains that nothing refers to yet. Apart from `commit`, because a packet that is in the table while a
     /// transaction is committed sees the chains it created as empty: they have to be there before a verdict names them.
     pub(crate) prepare: Transaction,
-    /// All the rest; clients see all of it or nothing.
+    /// Elements; clients see all of it or nothing. Where nothing of ours was there before, nobody could tell, and it may be
+    /// done in parts.
     pub(crate) commit: Transaction,
+    /// Removes chains and maps that nothing refers to any more.
+    pub(crate) retire: Transaction,
+    /// Whether `commit` may be done in parts, which bounds the memory it takes.
+    pub(crate) divisible: bool,
     /// Endpoint elements of `commit` that take the place of another (new, old): it hands on its counter.
     pub(crate) inherited: Vec<(Element, Element)>,
 }
 
 impl Plan {
-    /// Builds the table anew with `desired` in it, in one transaction.
-    pub(crate) fn rebuild(desired: &Content) -> Self {
+    /// Makes the table and then fills it; there is none now.
+    pub(crate) fn build(desired: &Content) -> Self {
         let mut plan = Self::between(&Content::default(), desired);
-        let mut operations = vec![Operation::Rebuild];
-        operations.append(&mut plan.prepare.operations);
-        operations.append(&mut plan.commit.operations);
-        Self { commit: Transaction { operations }, ..Self::default() }
+        plan.prepare.operations.insert(0, Operation::Rebuild);
+        Self { divisible: true, ..plan }
+    }
+
+    /// Builds the table anew with `desired` in it, in one transaction, so that nobody misses the one of another layout that
+    /// is there now.
+    pub(crate) fn rebuild(desired: &Content) -> Self {
+        let Self { mut prepare, mut commit, .. } = Self::build(desired);
+        prepare.operations.append(&mut commit.operations);
+        Self { prepare, ..Self::default() }
     }
 
     /// Turns `before` into `after`: add, switch, then remove.
@@ -68,18 +84,30 @@ impl Plan {
             .filter(|e| !is_in(&before.elements, *e))
             .map(|(element, value)| Operation::AddElement { element: *element, value: *value, connections: 0 });
 
-        let gone_chains = before.chains.difference(&after.chains).copied().map(Operation::DeleteChain);
-        let gone_maps = before.maps.difference(&after.maps).copied().map(Operation::DeleteMap);
         let mut commit: Vec<Operation> = replaced.into_iter().map(Operation::DeleteElement).collect();
         commit.extend(added);
         commit.extend(gone.into_iter().rev().map(Operation::DeleteElement));
-        commit.extend(gone_chains);
-        commit.extend(gone_maps);
+        let gone_chains = before.chains.difference(&after.chains).copied().map(Operation::DeleteChain);
+        let gone_maps = before.maps.difference(&after.maps).copied().map(Operation::DeleteMap);
         Self {
             prepare: Transaction { operations: new_maps.chain(new_chains).collect() },
             commit: Transaction { operations: commit },
+            retire: Transaction { operations: gone_chains.chain(gone_maps).collect() },
+            divisible: false,
             inherited: inherited(&before.elements, &after.elements),
         }
+    }
+
+    /// The transactions in their order.
+    pub(crate) fn transactions(self) -> impl Iterator<Item = Transaction> {
+        let part = if self.divisible { OPERATIONS_A_PART } else { usize::MAX };
+        let mut rest = self.commit.operations.into_iter().peekable();
+        let commits = std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(Transaction { operations: rest.by_ref().take(part).collect() })
+        });
+        let others = |transaction: Transaction| Some(transaction).filter(|t| !t.is_empty()).into_iter();
+        others(self.prepare).chain(commits).chain(others(self.retire))
     }
 
     /// Lets endpoints go on counting where they were. Elements `counted` does not name start at 0.
@@ -96,9 +124,9 @@ impl Plan {
 
 /// Pairs endpoint elements that are new or changed with those that gave the same target the same endpoint before.
 fn inherited(before: &Elements, after: &Elements) -> Vec<(Element, Element)> {
-    let endpoint = |element: &Element, value: &Value| -> Option<(Target, SocketAddr)> {
+    let endpoint = |element: &Element, value: &Value| -> Option<(Target, List, SocketAddr)> {
         match (element, value) {
-            (Element::Endpoint { target, .. }, Value::Endpoint(to)) => Some((*target, *to)),
+            (Element::Endpoint { target, map, .. }, Value::Endpoint(to)) => Some((*target, map.list, *to)),
             _ => None,
         }
     };

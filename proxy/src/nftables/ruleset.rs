@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! nat prerouting, output  -> dispatch4|6: (address . protocol . port) or, at a node-port address, (protocol . port)
+//!                            [-> guard4|6: only from the source ranges]
+//!                            [-> by-source4|6: pods and processes of this node are not concerned by a policy Local]
 //!                            -> one of the round-robin chains -> dnat
-//! nat postrouting         -> masquerade what such a chain marked, and what a local endpoint sent to itself
+//! nat postrouting         -> masquerade what was marked on the way, and what a local endpoint sent to itself
 //! filter input, forward, output -> reject or drop new connections to targets without endpoints
 //! ```
 //! * Priorities: one before the standard ones, so that our decision does not depend on who loaded first. NAT is decided
@@ -14,11 +16,18 @@
 //! * NodePorts are matched by a set of addresses, not `fib daddr type local`: the set is what the agent computed from
 //!   nodePortAddresses (kube-proxy.md 6), so socket and packet path agree, and the node's pod-side and VTEP addresses do
 //!   not become frontends by accident. Loopback is never in it (6.6).
+//! * A guard drops in a NAT chain: only the first packet of a connection has to be looked at, and one that was dropped is
+//!   never of a connection, so the next is looked at again. A filter chain would see every packet of the node.
 
 use std::fmt::Write;
 
-use super::objects::{Chain, Class, EndpointMap, digit};
-use crate::model::{IpFamily, Protocol};
+use super::{
+    collection::{Collection, Stage},
+    element::FixedChain,
+    rules,
+    target::{Class, FAMILIES, digit, ip},
+};
+use crate::{model::IpFamily, plan::PacketSettings};
 
 /// Family and name of our table, as nft commands want them.
 pub(crate) const TABLE: &str = "inet weft-proxy";
@@ -29,12 +38,6 @@ pub(crate) const TABLE_NAME: &str = "weft-proxy";
 /// The first chain a packet from outside meets, and how many rules it has.
 pub(crate) const ENTRANCE: (&str, usize) = ("nat-prerouting", 1);
 
-/// Where targets without any endpoint go.
-pub(crate) const REJECT_CHAIN: &str = "refuse";
-
-/// Bit 14: kube-proxy's masquerade mark (kube-proxy.md 8.10), which flannel and CNI plugins leave alone.
-const MASQUERADE_MARK: &str = "0x4000";
-
 /// A chain of the static part, and its rules.
 pub(crate) struct StaticChain {
     pub(crate) name: String,
@@ -44,104 +47,123 @@ pub(crate) struct StaticChain {
 }
 
 impl StaticChain {
-    fn new(name: impl Into<String>, hook: &'static str, rules: Vec<String>) -> Self {
-        Self { name: name.into(), hook, rules }
+    fn new(name: impl ToString, hook: &'static str, rules: Vec<String>) -> Self {
+        Self { name: name.to_string(), hook, rules }
     }
 }
 
 /// All chains of the static part but the layout mark; a chain comes after those it jumps to.
-pub(crate) fn static_chains() -> Vec<StaticChain> {
-    let rule = |text: &str| vec![text.to_owned()];
-    let both = |f: fn(&str, char) -> Vec<String>| [f("ip", '4'), f("ip6", '6')].concat();
-    let by_family = ["meta nfproto vmap { ipv4 : goto dispatch4, ipv6 : goto dispatch6 }"];
-    let by_family = by_family.map(str::to_owned).to_vec();
-    let mut refuse_local = both(|ip, n| {
-        let nodeport = format!("{ip} daddr @nodeport-addresses{n} meta l4proto . th dport");
-        vec![format!("{nodeport} vmap @refused-nodeports{n}")]
-    });
-    refuse_local.push("goto refuse-services".to_owned());
+pub(crate) fn static_chains(settings: &PacketSettings) -> Vec<StaticChain> {
+    let mut chains: Vec<StaticChain> =
+        FAMILIES.into_iter().flat_map(|family| dispatch_chains(settings, family)).collect();
+    let by_family = vec!["meta nfproto vmap { ipv4 : goto dispatch4, ipv6 : goto dispatch6 }".to_owned()];
+    let hooks = [
+        ("nat-prerouting", "type nat hook prerouting priority dstnat - 1", by_family.clone()),
+        ("nat-output", "type nat hook output priority -101", by_family),
+        ("nat-postrouting", "type nat hook postrouting priority srcnat - 1", postrouting(settings)),
+    ];
+    chains.extend(hooks.map(|(name, hook, rules)| StaticChain::new(name, hook, rules)));
+    chains.extend(filter_chains());
+    chains
+}
+
+/// The way to the round-robin chains.
+fn dispatch_chains(settings: &PacketSettings, family: IpFamily) -> Vec<StaticChain> {
+    let from_node = format!("from-node{}", digit(family));
+    let mut by_source: Vec<String> = Vec::new();
+    // Local traffic first: a source that is both keeps its address (8.6).
+    by_source.extend(rules::is_local(settings, family, "").map(|local| format!("{local} goto {from_node}")));
+    by_source.push(format!("fib saddr type local {} goto {from_node}", rules::mark(settings)));
+    by_source.extend(look_up(Stage::Outside, family));
+    let guard = vec![outsiders(family, "drop"), vip_lookup(Collection::Dispatch(Stage::Admitted, Class::Vip, family))];
+    let once = look_up(Stage::First, family);
     vec![
-        StaticChain::new("dispatch4", "", dispatch("ip", '4')),
-        StaticChain::new("dispatch6", "", dispatch("ip6", '6')),
-        StaticChain::new("nat-prerouting", "type nat hook prerouting priority dstnat - 1", by_family.clone()),
-        StaticChain::new("nat-output", "type nat hook output priority -101", by_family),
-        StaticChain::new("nat-postrouting", "type nat hook postrouting priority srcnat - 1", postrouting()),
-        // Without "with": icmpx port-unreachable, for TCP too (kube-proxy.md 9.3).
-        StaticChain::new(REJECT_CHAIN, "", rule("reject")),
-        StaticChain::new(
-            "refuse-services",
-            "",
-            both(|ip, n| vec![format!("{ip} daddr . meta l4proto . th dport vmap @refused-services{n}")]),
-        ),
-        StaticChain::new("refuse-local", "", refuse_local),
-        StaticChain::new(
-            "filter-input",
-            "type filter hook input priority filter - 1",
-            rule("ct state new goto refuse-local"),
-        ),
-        StaticChain::new(
-            "filter-forward",
-            "type filter hook forward priority filter - 1",
-            rule("ct state new goto refuse-services"),
-        ),
-        StaticChain::new(
-            "filter-output",
-            "type filter hook output priority filter - 1",
-            rule("ct state new goto refuse-services"),
-        ),
+        StaticChain::new(&from_node, "", look_up(Stage::Node, family)),
+        StaticChain::new(FixedChain::BySource(family), "", by_source),
+        StaticChain::new(FixedChain::Guard(family), "", guard),
+        StaticChain::new(format!("dispatch{}", digit(family)), "", [once.clone(), once].concat()),
     ]
 }
 
 /// An address and port of a Service beats a NodePort of the same number (kube-proxy.md 2.7).
-fn dispatch(ip: &str, n: char) -> Vec<String> {
-    let once = [
-        format!("{ip} daddr . meta l4proto . th dport vmap @services{n}"),
-        format!("{ip} daddr @nodeport-addresses{n} meta l4proto . th dport vmap @nodeports{n}"),
-    ];
-    [once.clone(), once].concat()
+fn look_up(stage: Stage, family: IpFamily) -> Vec<String> {
+    let in_map = |class| Collection::Dispatch(stage, class, family);
+    vec![vip_lookup(in_map(Class::Vip)), node_port_lookup(in_map(Class::NodePort), family)]
+}
+
+fn vip_lookup(map: Collection) -> String {
+    let (Collection::Dispatch(_, _, family) | Collection::Refused(_, family)) = map else {
+        unreachable!("only these map targets to verdicts")
+    };
+    format!("{} daddr . meta l4proto . th dport vmap @{map}", ip(family))
+}
+
+fn node_port_lookup(map: Collection, family: IpFamily) -> String {
+    let addresses = Collection::NodePortAddresses(family);
+    format!("{} daddr @{addresses} meta l4proto . th dport vmap @{map}", ip(family))
+}
+
+/// What happens to sources outside the ranges of a guarded address.
+fn outsiders(family: IpFamily, verdict: &str) -> String {
+    let ip = ip(family);
+    format!("{ip} daddr . meta l4proto . th dport . {ip} saddr != @{} {verdict}", Collection::Allowed(family))
 }
 
 /// `ct status dnat` keeps other people's packets with this mark out; the bit is cleared, the others stay (8.10).
-fn postrouting() -> Vec<String> {
-    let marked = format!("meta mark & {MASQUERADE_MARK} == {MASQUERADE_MARK}");
-    let clear = format!("meta mark set meta mark ^ {MASQUERADE_MARK}");
-    vec![
-        format!("ct status dnat {marked} {clear} masquerade fully-random"),
-        "ct status dnat ip saddr . ip daddr @hairpin4 masquerade fully-random".to_owned(),
-        "ct status dnat ip6 saddr . ip6 daddr @hairpin6 masquerade fully-random".to_owned(),
-    ]
+fn postrouting(settings: &PacketSettings) -> Vec<String> {
+    let mark = format!("{:#x}", settings.masquerade_mark());
+    let hairpin = |family| {
+        let (ip, set) = (ip(family), Collection::Hairpin(family));
+        format!("ct status dnat {ip} saddr . {ip} daddr @{set} masquerade fully-random")
+    };
+    let marked = format!("meta mark & {mark} == {mark} meta mark set meta mark ^ {mark}");
+    let mut rules = vec![format!("ct status dnat {marked} masquerade fully-random")];
+    rules.extend(FAMILIES.map(hairpin));
+    rules
 }
 
-/// Names and types of the sets and maps that are always there.
-fn static_collections() -> Vec<String> {
-    let mut lines = Vec::new();
-    for (n, address) in [('4', "ipv4_addr"), ('6', "ipv6_addr")] {
-        let vip = format!("type {address} . inet_proto . inet_service : verdict");
-        let nodeport = "type inet_proto . inet_service : verdict";
-        lines.extend([
-            format!("add set {TABLE} nodeport-addresses{n} {{ type {address}; }}"),
-            format!("add set {TABLE} hairpin{n} {{ type {address} . {address}; }}"),
-            format!("add map {TABLE} services{n} {{ {vip}; }}"),
-            format!("add map {TABLE} nodeports{n} {{ {nodeport}; }}"),
-            format!("add map {TABLE} refused-services{n} {{ {vip}; }}"),
-            format!("add map {TABLE} refused-nodeports{n} {{ {nodeport}; }}"),
-        ]);
-    }
-    lines
+/// NodePorts are refused in input only, other ports of a ClusterIP not there: it may be an address of the node (9.2, 9.10).
+fn filter_chains() -> Vec<StaticChain> {
+    let rule = |text: &str| vec![text.to_owned()];
+    let refused = |class, family| Collection::Refused(class, family);
+    let mut input: Vec<String> =
+        FAMILIES.map(|family| node_port_lookup(refused(Class::NodePort, family), family)).into();
+    input.push("goto refuse-services".to_owned());
+    let services: Vec<String> = FAMILIES.map(|family| vip_lookup(refused(Class::Vip, family))).into();
+    let unknown = |family| format!("{} daddr @{} goto refuse", ip(family), Collection::ClusterIps(family));
+    // Without "with": icmpx port-unreachable, for TCP too (kube-proxy.md 9.3).
+    let mut chains = vec![StaticChain::new(FixedChain::Refuse, "", rule("reject"))];
+    let guarded = |family| vec![outsiders(family, "drop"), "goto refuse".to_owned()];
+    chains.extend(FAMILIES.map(|family| StaticChain::new(FixedChain::RefuseGuarded(family), "", guarded(family))));
+    let passing = [services.clone(), FAMILIES.map(unknown).into()].concat();
+    let others = [
+        ("refuse-services", "", services),
+        ("refuse-passing", "", passing),
+        ("refuse-input", "", input),
+        ("filter-input", "type filter hook input priority filter - 1", rule("ct state new goto refuse-input")),
+        ("filter-forward", "type filter hook forward priority filter - 1", rule("ct state new goto refuse-passing")),
+        ("filter-output", "type filter hook output priority filter - 1", rule("ct state new goto refuse-passing")),
+    ];
+    chains.extend(others.map(|(name, hook, rules)| StaticChain::new(name, hook, rules)));
+    chains
 }
 
 /// The commands that make the static part anew, in place of whatever table of our name is there.
-pub(crate) fn rebuild_commands() -> String {
+pub(crate) fn rebuild_commands(settings: &PacketSettings) -> String {
     // "add" first: deleting a table that is not there is an error.
     let mut text = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
-    text.push_str(&static_commands());
-    writeln!(text, "add chain {TABLE} {}", layout_mark()).expect("writing to a String");
+    text.push_str(&static_commands(settings));
+    writeln!(text, "add chain {TABLE} {}", layout_mark(settings)).expect("writing to a String");
     text
 }
 
-fn static_commands() -> String {
-    let mut lines = static_collections();
-    for chain in static_chains() {
+fn static_commands(settings: &PacketSettings) -> String {
+    let declare = |collection: Collection| {
+        let (kind, declaration) = collection.declaration()?;
+        Some(format!("add {kind} {TABLE} {collection} {{ {declaration} }}"))
+    };
+    let mut lines: Vec<String> = Collection::fixed().filter_map(declare).collect();
+    for chain in static_chains(settings) {
         let hook = match chain.hook {
             "" => String::new(),
             hook => format!(" {{ {hook}; policy accept; }}"),
@@ -152,60 +174,14 @@ fn static_commands() -> String {
     lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
-/// Name of an empty chain that says which layout the table has: a hash of everything in this file that shapes it.
+/// Name of an empty chain that says which layout the table has: a hash of everything that shapes it but Services.
 ///
 /// An agent whose layout differs builds the table anew; a restart of the same agent changes nothing.
-pub(crate) fn layout_mark() -> String {
-    let [vip, nodeport] = [Class::Vip, Class::NodePort].map(|class| {
-        let map = EndpointMap { class, family: IpFamily::V4, protocol: Protocol::Tcp, count: 1 };
-        let pool = super::objects::Pool { map, masquerade: true };
-        format!("{} {}", endpoint_map_type(map), round_robin_rule(Chain { pool, bucket: 0 }))
-    });
+pub(crate) fn layout_mark(settings: &PacketSettings) -> String {
     // FNV-1a: std's hasher may differ between compilers.
-    let hash = [static_commands(), vip, nodeport]
+    let hash = [static_commands(settings), rules::shapes(settings)]
         .iter()
         .flat_map(|text| text.bytes())
         .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("layout-{hash:016x}")
-}
-
-/// Type of an endpoint map. `typeof`, because `type` has no word for the slot; each element counts the connections it got.
-///
-/// One protocol a map: with `th dport` for all of them, nft 1.0.6 loads the map but refuses every later rule that looks
-/// into it ("conflicting protocols specified: ip vs. th"), and any other word for a port ties the rule to its protocol.
-pub(crate) fn endpoint_map_type(map: EndpointMap) -> String {
-    let (ip, protocol) = (ip(map.family), map.protocol.lowercase());
-    format!("typeof {} : {ip} daddr . {protocol} dport; counter;", endpoint_key(map))
-}
-
-/// The rule of a round-robin chain.
-pub(crate) fn round_robin_rule(chain: Chain) -> String {
-    let map = chain.pool.map;
-    let mark =
-        if chain.pool.masquerade { format!("meta mark set meta mark | {MASQUERADE_MARK} ") } else { String::new() };
-    format!("{mark}dnat {} to {} map @{map}", ip(map.family), endpoint_key(map))
-}
-
-fn endpoint_key(map: EndpointMap) -> String {
-    let rest = format!("{} dport . numgen inc mod {}", map.protocol.lowercase(), map.count);
-    match map.class {
-        Class::Vip => format!("{} daddr . {rest}", ip(map.family)),
-        Class::NodePort => rest,
-    }
-}
-
-const fn ip(family: IpFamily) -> &'static str {
-    match family {
-        IpFamily::V4 => "ip",
-        IpFamily::V6 => "ip6",
-    }
-}
-
-/// Names of the sets and maps that are always there.
-pub(crate) fn static_collection_names() -> Vec<String> {
-    let names = ["nodeport-addresses", "hairpin", "services", "nodeports", "refused-services", "refused-nodeports"];
-    [IpFamily::V4, IpFamily::V6]
-        .iter()
-        .flat_map(|family| names.map(|name| format!("{name}{}", digit(*family))))
-        .collect()
 }

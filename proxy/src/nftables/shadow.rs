@@ -1,86 +1,104 @@
 //! What we have put into the table, so that a change of one Service port costs work for that one only.
 //!
-//! Elements are not kept: they follow from the plans, the claims and the chains, which are far smaller.
+//! Elements are not kept: they follow from the plans, the chains and the numbers, which are far smaller.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use super::{
+    affinity::Numbers,
     buckets::Buckets,
+    collection::Stage,
+    element::{Element, Value},
+    elements::{Writer, at},
     entries::{Entry, PacketScope, entries},
-    objects::{Element, Pool, Target, Value},
     plan::{Content, Elements, Plan},
+    pool::{Chain, List, MapKind, Pool},
+    target::Target,
 };
 use crate::{
     dataplane::Desired,
-    plan::{Endpoint, Outcome, PlanKey, ServicePortPlan},
+    plan::{Endpoint, Frontend, PacketSettings, PlanKey, ServicePortPlan},
 };
 
 /// Our own account of the table; see [`Shadow::load`] for how it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Shadow {
     scope: PacketScope,
+    settings: Arc<PacketSettings>,
     ports: BTreeMap<PlanKey, Arc<ServicePortPlan>>,
-    /// Who wants each target. Two Services may name the same externalIP and port; the first in order has it, so that the
-    /// outcome does not depend on who came first.
-    claims: BTreeMap<Target, BTreeSet<PlanKey>>,
-    /// How many entries use each endpoint of this node.
-    local_endpoints: BTreeMap<IpAddr, u32>,
+    /// How many Service ports need each of the elements that are not theirs alone.
+    shared: BTreeMap<Element, u32>,
     node_port_addresses: BTreeSet<IpAddr>,
     buckets: Buckets,
+    numbers: Numbers,
+}
+
+/// What the kernel's table turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Observed {
+    /// There is no table.
+    Nothing,
+    /// It has another layout, or somebody changed it in a way we do not undo piecemeal.
+    Foreign,
+    /// It is of our layout.
+    Ours(Content),
 }
 
 impl Shadow {
-    /// Takes over from what is in the kernel (`None`: no table, or not one of our layout), keeping chains in use.
+    /// Takes over from what is in the kernel, keeping chains and numbers in use.
     ///
     /// `chains` limits how many Service ports get a chain of their own.
     pub(crate) fn load(
         scope: PacketScope,
+        settings: &Arc<PacketSettings>,
         chains: usize,
         desired: &Desired,
-        observed: Option<&Content>,
+        observed: &Observed,
     ) -> (Self, Plan) {
         let mut shadow = Self {
             scope,
+            settings: Arc::clone(settings),
             ports: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            local_endpoints: BTreeMap::new(),
+            shared: BTreeMap::new(),
             node_port_addresses: desired.node_port_addresses.clone(),
             buckets: Buckets::new(chains),
+            numbers: Numbers::default(),
         };
-        for (key, plan) in &desired.ports {
-            shadow.insert(key, plan);
-        }
-        // Adopt for all before taking for any: a new Service port must not get the chain an old one has alone.
-        if let Some(observed) = observed {
-            for key in desired.ports.keys() {
-                shadow.adopt(key, &observed.elements);
+        // Adopt for all before taking for any: a new Service port must not get what an old one has alone.
+        if let Observed::Ours(observed) = observed {
+            for (key, plan) in &desired.ports {
+                shadow.adopt(key, plan, &observed.elements);
             }
         }
-        for key in desired.ports.keys() {
+        for (key, plan) in &desired.ports {
+            shadow.insert(key, plan);
             shadow.take_chains(key);
         }
         let content = shadow.content();
         let plan = match observed {
-            Some(observed) => Plan::between(observed, &content),
-            None => Plan::rebuild(&content),
+            Observed::Ours(observed) => Plan::between(observed, &content),
+            Observed::Foreign => Plan::rebuild(&content),
+            Observed::Nothing => Plan::build(&content),
         };
         (shadow, plan)
     }
 
-    /// Follows `desired` for `keys`, and for whoever gains or loses a target through that.
+    /// Follows `desired` for `keys`.
     pub(crate) fn update(&mut self, desired: &Desired, keys: &[PlanKey]) -> Plan {
-        let affected = self.affected(desired, keys);
-        let addresses = self.local_addresses(desired, keys);
-        let before = self.part(&affected, &addresses);
-        let pools: BTreeMap<&PlanKey, BTreeSet<Pool>> = affected.iter().map(|key| (key, self.pools(key))).collect();
-        for key in keys {
+        let keys: BTreeSet<&PlanKey> = keys.iter().collect();
+        let old_and_new = keys.iter().flat_map(|key| [self.ports.get(*key), desired.ports.get(*key)]).flatten();
+        let shared: BTreeSet<Element> = old_and_new.flat_map(|plan| self.shared_elements(plan)).collect();
+        let before = self.part(&keys, &shared);
+        let pools: BTreeMap<&PlanKey, BTreeSet<Pool>> = keys.iter().map(|key| (*key, self.pools(key))).collect();
+        for key in &keys {
             self.remove(key);
-            if let Some(plan) = desired.ports.get(key) {
-                self.insert(key, plan);
+            match desired.ports.get(*key) {
+                Some(plan) => self.insert(key, plan),
+                None => self.numbers.release(key),
             }
         }
         for (key, old) in pools {
@@ -89,7 +107,7 @@ impl Shadow {
             }
             self.take_chains(key);
         }
-        Plan::between(&before, &self.part(&affected, &addresses))
+        Plan::between(&before, &self.part(&keys, &shared))
     }
 
     /// Follows `desired` for the NodePort addresses.
@@ -103,29 +121,34 @@ impl Shadow {
         Plan::between(&before, &content(&self.node_port_addresses))
     }
 
-    /// Every endpoint element of a Service port, with the endpoint it stands for.
+    /// Every element that leads to an endpoint of a Service port, with the endpoint.
     pub(crate) fn endpoint_elements(&self, key: &PlanKey) -> Vec<(Element, Endpoint)> {
-        self.won(key).iter().flat_map(|entry| slots(entry).map(|(element, endpoint)| (element, *endpoint))).collect()
+        let Some(plan) = self.ports.get(key) else { return Vec::new() };
+        let writer = self.writer(key, plan);
+        let mut elements = Vec::new();
+        for entry in self.entries(key, plan) {
+            for (pool, endpoints) in [List::Main, List::Node].into_iter().filter_map(|list| entry.balanced(list)) {
+                elements.extend(writer.endpoints(&entry, pool, endpoints).map(|(element, e)| (element, *e)));
+            }
+        }
+        elements
     }
 
     /// Everything the table should hold.
     fn content(&self) -> Content {
         let mut elements = Elements::new();
         elements.extend(self.node_port_addresses.iter().map(|a| (Element::NodePortAddress(*a), Value::Present)));
-        elements.extend(self.local_endpoints.keys().map(|a| (Element::Hairpin(*a), Value::Present)));
+        elements.extend(self.shared.keys().map(|element| (*element, Value::Present)));
         for key in self.ports.keys() {
             self.collect_elements(key, &mut elements);
         }
         Content::new(self.buckets.chains(), elements)
     }
 
-    /// The elements of `keys` and the hairpin elements among `addresses`, with all chains.
-    fn part(&self, keys: &BTreeSet<PlanKey>, addresses: &BTreeSet<IpAddr>) -> Content {
-        let mut elements: Elements = addresses
-            .iter()
-            .filter(|a| self.local_endpoints.contains_key(a))
-            .map(|a| (Element::Hairpin(*a), Value::Present))
-            .collect();
+    /// The elements of `keys` and those of `shared` that are there, with all chains.
+    fn part(&self, keys: &BTreeSet<&PlanKey>, shared: &BTreeSet<Element>) -> Content {
+        let present = shared.iter().filter(|element| self.shared.contains_key(element));
+        let mut elements: Elements = present.map(|element| (*element, Value::Present)).collect();
         for key in keys {
             self.collect_elements(key, &mut elements);
         }
@@ -133,32 +156,29 @@ impl Shadow {
     }
 
     fn collect_elements(&self, key: &PlanKey, elements: &mut Elements) {
-        for entry in self.won(key) {
-            let target = entry.target;
-            let (element, value) = match (&entry.outcome, entry.pool()) {
-                (Outcome::Drop, _) => (Element::Refusal(target), Value::Drop),
-                (Outcome::Endpoints(_), Some(pool)) => {
-                    let chain = self.buckets.get(key, pool).expect("take_chains ran for this key");
-                    (Element::Dispatch(target), Value::Chain(chain))
-                }
-                (Outcome::Reject, _) | (Outcome::Endpoints(_), None) => (Element::Refusal(target), Value::Reject),
-            };
-            elements.insert(element, value);
-            elements.extend(slots(&entry).map(|(element, endpoint)| {
-                (element, Value::Endpoint(SocketAddr::new(endpoint.address, endpoint.port)))
-            }));
+        let Some(plan) = self.ports.get(key) else { return };
+        let writer = self.writer(key, plan);
+        for entry in self.entries(key, plan) {
+            writer.collect(&entry, elements);
         }
     }
 
-    /// The entries of `key` whose target it has.
-    fn won(&self, key: &PlanKey) -> Vec<Entry> {
-        let mut entries = self.ports.get(key).map_or_else(Vec::new, |p| entries(p, self.scope));
-        entries.retain(|entry| self.claims.get(&entry.target).and_then(BTreeSet::first) == Some(key));
+    fn writer<'a>(&'a self, key: &'a PlanKey, plan: &'a ServicePortPlan) -> Writer<'a> {
+        Writer { key, buckets: &self.buckets, numbers: &self.numbers, source_ranges: &plan.source_ranges }
+    }
+
+    /// Without affinity where no number is left for it.
+    fn entries(&self, key: &PlanKey, plan: &ServicePortPlan) -> Vec<Entry> {
+        let mut entries = entries(plan, self.scope, &self.settings);
+        if self.numbers.of_port(key).is_none() {
+            entries.iter_mut().for_each(Entry::forget_affinity);
+        }
         entries
     }
 
     fn pools(&self, key: &PlanKey) -> BTreeSet<Pool> {
-        self.won(key).iter().filter_map(Entry::pool).collect()
+        let entries = self.ports.get(key).map_or_else(Vec::new, |plan| self.entries(key, plan));
+        entries.iter().flat_map(Entry::pools).collect()
     }
 
     fn take_chains(&mut self, key: &PlanKey) {
@@ -167,75 +187,72 @@ impl Shadow {
         }
     }
 
-    fn adopt(&mut self, key: &PlanKey, observed: &Elements) {
-        for entry in self.won(key) {
-            if let Some(Value::Chain(chain)) = observed.get(&Element::Dispatch(entry.target))
-                && Some(chain.pool) == entry.pool()
-            {
-                self.buckets.adopt(key, *chain);
+    /// Lets a Service port have the chains and numbers it had before a restart.
+    fn adopt(&mut self, key: &PlanKey, plan: &ServicePortPlan, observed: &Elements) {
+        for entry in entries(plan, self.scope, &self.settings) {
+            let target = entry.target;
+            for chain in Stage::ALL.iter().filter_map(|stage| chain_of(observed, *stage, target)) {
+                if entry.pools().any(|pool| pool == chain.pool) {
+                    self.buckets.adopt(key, chain);
+                }
+                if let Some(Value::Number(port)) = observed.get(&Element::AffinityPort(target)) {
+                    self.numbers.adopt(key, *port, numbered(observed, chain, target));
+                }
             }
         }
     }
 
-    /// `keys`, and all that claim a target any of them has or will have.
-    fn affected(&self, desired: &Desired, keys: &[PlanKey]) -> BTreeSet<PlanKey> {
-        let mut affected: BTreeSet<PlanKey> = keys.iter().cloned().collect();
-        for entry in self.old_and_new(desired, keys) {
-            if let Some(claimants) = self.claims.get(&entry.target) {
-                affected.extend(claimants.iter().cloned());
-            }
-        }
-        affected
-    }
-
-    fn local_addresses(&self, desired: &Desired, keys: &[PlanKey]) -> BTreeSet<IpAddr> {
-        self.old_and_new(desired, keys).flat_map(|entry| local_addresses(&entry).collect::<Vec<_>>()).collect()
-    }
-
-    fn old_and_new<'a>(&'a self, desired: &'a Desired, keys: &'a [PlanKey]) -> impl Iterator<Item = Entry> + 'a {
-        keys.iter()
-            .flat_map(|key| [self.ports.get(key), desired.ports.get(key)])
-            .flatten()
-            .flat_map(|plan| entries(plan, self.scope))
+    fn shared_elements(&self, plan: &ServicePortPlan) -> BTreeSet<Element> {
+        let mut shared: BTreeSet<Element> =
+            entries(plan, self.scope, &self.settings).iter().flat_map(Entry::shared_elements).collect();
+        shared.extend(plan.frontends.iter().filter_map(|frontend| match frontend {
+            Frontend::ClusterIp(at) => Some(Element::ClusterIp(at.ip())),
+            _ => None,
+        }));
+        shared
     }
 
     fn insert(&mut self, key: &PlanKey, plan: &Arc<ServicePortPlan>) {
-        for entry in entries(plan, self.scope) {
-            self.claims.entry(entry.target).or_default().insert(key.clone());
-            for address in local_addresses(&entry) {
-                *self.local_endpoints.entry(address).or_default() += 1;
+        for element in self.shared_elements(plan) {
+            *self.shared.entry(element).or_default() += 1;
+        }
+        match plan.affinity {
+            Some(_) => {
+                let endpoints = plan.endpoints().iter().map(at).collect();
+                if !self.numbers.set(key, &endpoints) {
+                    tracing::warn!(service_port = %key, "too many endpoints or ports with session affinity: it has none");
+                }
             }
+            None => self.numbers.release(key),
         }
         self.ports.insert(key.clone(), Arc::clone(plan));
     }
 
     fn remove(&mut self, key: &PlanKey) {
         let Some(plan) = self.ports.remove(key) else { return };
-        for entry in entries(&plan, self.scope) {
-            if let Some(claimants) = self.claims.get_mut(&entry.target) {
-                claimants.remove(key);
-                if claimants.is_empty() {
-                    self.claims.remove(&entry.target);
-                }
-            }
-            for address in local_addresses(&entry) {
-                if let Some(users) = self.local_endpoints.get_mut(&address) {
-                    *users -= 1;
-                    if *users == 0 {
-                        self.local_endpoints.remove(&address);
-                    }
+        for element in self.shared_elements(&plan) {
+            if let Some(users) = self.shared.get_mut(&element) {
+                *users -= 1;
+                if *users == 0 {
+                    self.shared.remove(&element);
                 }
             }
         }
     }
 }
 
-/// The endpoint elements of an entry.
-fn slots(entry: &Entry) -> impl Iterator<Item = (Element, &Endpoint)> {
-    let (target, count) = (entry.target, entry.pool().map_or(0, |pool| pool.map.count));
-    (0..count).zip(entry.endpoints()).map(move |(slot, endpoint)| (Element::Endpoint { count, target, slot }, endpoint))
+fn chain_of(observed: &Elements, stage: Stage, target: Target) -> Option<Chain> {
+    match observed.get(&Element::Dispatch { stage, target }) {
+        Some(Value::Chain(chain)) => Some(*chain),
+        _ => None,
+    }
 }
 
-fn local_addresses(entry: &Entry) -> impl Iterator<Item = IpAddr> {
-    entry.endpoints().iter().filter(|endpoint| endpoint.local).map(|endpoint| endpoint.address)
+/// The numbers of the endpoints that `chain` gives `target`.
+fn numbered(observed: &Elements, chain: Chain, target: Target) -> impl Iterator<Item = (std::net::SocketAddr, u32)> {
+    let element = move |slot| Element::Endpoint { map: chain.pool.map(MapKind::Numbered), target, slot };
+    observed.range(element(0)..=element(u32::MAX)).filter_map(|(element, value)| match (element, value) {
+        (Element::Endpoint { slot, .. }, Value::Endpoint(at)) => Some((*at, *slot)),
+        _ => None,
+    })
 }

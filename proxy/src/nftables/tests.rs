@@ -1,15 +1,17 @@
 //! The data plane on the in-memory table: tables, properties, snapshots.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
 use super::{
     Nftables,
+    element::Element,
     entries::PacketScope,
     fake::FakeNft,
-    objects::Element,
-    shadow::Shadow,
+    pool::{List, MapKind, Masquerade, Pool},
+    shadow::{Observed, Shadow},
+    target::Target,
     testing::{endpoints, key, plan},
 };
 use crate::{
@@ -17,6 +19,28 @@ use crate::{
     model::{IpFamily, Protocol},
     plan::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan},
 };
+
+const EXTERNAL: PacketScope = PacketScope::External { second_line: false };
+
+fn started(scope: PacketScope, nft: &FakeNft) -> Nftables {
+    Nftables::with(scope, Arc::default(), Box::new(nft.clone()))
+}
+
+/// The element of NodePort 30080 or of a VIP that leads to the endpoint in one slot of two.
+fn slot_of_two(target: Target, slot: u32) -> Element {
+    let pool = Pool {
+        list: List::Main,
+        class: target.class(),
+        family: target.family(),
+        protocol: target.protocol(),
+        count: 2,
+        masquerade: Masquerade::Always,
+        affinity: None,
+    };
+    Element::Endpoint { map: pool.map(MapKind::Endpoints), target, slot }
+}
+
+const NODE_PORT: Target = Target::NodePort { family: IpFamily::V4, protocol: Protocol::Tcp, port: 30080 };
 
 struct Bench {
     nft: FakeNft,
@@ -27,7 +51,7 @@ struct Bench {
 impl Bench {
     fn new(scope: PacketScope) -> Self {
         let nft = FakeNft::default();
-        let plane = Nftables::with(scope, Box::new(nft.clone()));
+        let plane = started(scope, &nft);
         let node_port_addresses = ["172.30.0.1", "fd30::1"].map(|a| a.parse().unwrap());
         let desired = Desired { node_port_addresses: node_port_addresses.into(), ..Desired::default() };
         Self { nft, plane, desired }
@@ -57,7 +81,7 @@ impl Bench {
 
 /// A started plane with `web`, NodePort 30080, on these endpoints.
 fn with_web(addresses: &[&str]) -> Bench {
-    let mut bench = Bench::new(PacketScope::External);
+    let mut bench = Bench::new(EXTERNAL);
     bench.apply(&Changed::Everything);
     bench.put(web(addresses));
     bench
@@ -74,7 +98,7 @@ const THREE: [&str; 3] = ["10.244.1.2:80", "10.244.1.3:80", "10.244.2.2:80"];
 
 #[test]
 fn the_first_service_port_of_its_size_gets_its_chain_before_anything_names_it() {
-    let mut bench = Bench::new(PacketScope::External);
+    let mut bench = Bench::new(EXTERNAL);
     bench.apply(&Changed::Everything);
     bench.nft.take_scripts();
     let scripts = bench.put(web(&TWO));
@@ -82,7 +106,8 @@ fn the_first_service_port_of_its_size_gets_its_chain_before_anything_names_it() 
         "\
 add map inet weft-proxy np-endpoints4-tcp-2 { typeof tcp dport . numgen inc mod 2 : ip daddr . tcp dport; counter; }
 add chain inet weft-proxy np-rr4-tcp-2-0-masq
-add rule inet weft-proxy np-rr4-tcp-2-0-masq meta mark set meta mark | 0x4000 dnat ip to tcp dport . numgen inc mod 2 map @np-endpoints4-tcp-2
+add rule inet weft-proxy np-rr4-tcp-2-0-masq meta mark set meta mark | 0x4000
+add rule inet weft-proxy np-rr4-tcp-2-0-masq dnat ip to tcp dport . numgen inc mod 2 map @np-endpoints4-tcp-2
 ",
         "\
 add element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.2.2 . 80 }
@@ -95,21 +120,23 @@ add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-tcp-2-0-masq }
 #[test]
 fn another_number_of_endpoints_moves_the_service_port_and_its_counters() {
     let mut bench = with_web(&TWO);
-    bench.nft.count(Element::parse("np-endpoints4-tcp-2", &["30080", "1"]).unwrap(), 7);
+    bench.nft.count(slot_of_two(NODE_PORT, 1), 7);
     bench.nft.take_scripts();
     let scripts = bench.put(web(&THREE));
-    assert_eq!(scripts.len(), 2, "one for the new chain, one for the move");
-    assert_eq!(
-        scripts[1],
+    assert_eq!(scripts.len(), 3, "one for the new chain, one for the move, one for the old chain");
+    let expected = [
         "\
 delete element inet weft-proxy nodeports4 { 6 . 30080 }
 add element inet weft-proxy np-endpoints4-tcp-3 { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.1.3 . 80, 30080 . 2 counter packets 7 bytes 0 : 10.244.2.2 . 80 }
 add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-tcp-3-0-masq }
 delete element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1, 30080 . 0 }
+",
+        "\
 delete chain inet weft-proxy np-rr4-tcp-2-0-masq
 delete map inet weft-proxy np-endpoints4-tcp-2
-"
-    );
+",
+    ];
+    assert_eq!(scripts[1..], expected);
 }
 
 #[test]
@@ -132,7 +159,7 @@ fn without_endpoints_it_refuses() {
         plan.external = outcome;
         bench.put(plan);
         let expected = format!("refused-nodeports4 6 . 30080 : {value}\n");
-        assert!(bench.nft.dump().ends_with(&expected), "{}", bench.nft.dump());
+        assert!(bench.nft.dump().contains(&expected), "{}", bench.nft.dump());
         assert!(bench.nft.content().chains.is_empty());
     }
 }
@@ -154,30 +181,6 @@ fn local_endpoints_may_connect_to_themselves() {
     assert!(bench.nft.dump().contains(hairpin), "the other Service still has it");
     bench.change(&[(key("other"), None)]);
     assert!(!bench.nft.dump().contains("hairpin4"));
-}
-
-#[test]
-fn a_target_two_services_want_is_the_firsts_whoever_came_first() {
-    let external = |name: &str, addresses: &[&str]| {
-        let mut plan = plan(key(name), endpoints(addresses));
-        plan.frontends = vec![Frontend::ExternalIp("192.0.2.1:80".parse().unwrap())];
-        plan
-    };
-    let (a, b) = (external("a", &TWO), external("b", &THREE));
-    let dump = |order: [&ServicePortPlan; 2]| {
-        let mut bench = Bench::new(PacketScope::External);
-        bench.apply(&Changed::Everything);
-        for plan in order {
-            bench.put(plan.clone());
-        }
-        let both = bench.nft.dump();
-        bench.change(&[(key("a"), None)]);
-        (both, bench.nft.dump())
-    };
-    assert_eq!(dump([&a, &b]), dump([&b, &a]));
-    let (both, only_b) = dump([&a, &b]);
-    assert!(both.contains("endpoints4-tcp-2") && !both.contains("endpoints4-tcp-3"));
-    assert!(only_b.contains("endpoints4-tcp-3") && !only_b.contains("endpoints4-tcp-2"));
 }
 
 #[test]
@@ -204,14 +207,14 @@ fn a_restart_changes_nothing() {
     });
     // "web" is in bucket 0 although "another" sorts before it: only by looking can the new process know.
     bench.nft.take_scripts();
-    bench.plane = Nftables::with(PacketScope::External, Box::new(bench.nft.clone()));
+    bench.plane = started(EXTERNAL, &bench.nft);
     bench.apply(&Changed::Everything);
     assert!(bench.nft.take_scripts().is_empty());
     assert!(bench.plane.is_intact().unwrap());
 }
 
 #[test]
-fn a_deleted_table_is_noticed_and_built_in_one_transaction() {
+fn a_deleted_table_is_noticed_and_built_again() {
     let mut bench = with_web(&TWO);
     assert!(bench.plane.is_intact().unwrap());
     let before = bench.nft.dump();
@@ -219,7 +222,8 @@ fn a_deleted_table_is_noticed_and_built_in_one_transaction() {
     assert!(!bench.plane.is_intact().unwrap());
     bench.nft.take_scripts();
     bench.apply(&Changed::Everything);
-    assert_eq!(bench.nft.take_scripts().len(), 1);
+    let scripts = bench.nft.take_scripts();
+    assert_eq!(scripts.len(), 2, "chains, then elements");
     assert_eq!(bench.nft.dump(), before);
 }
 
@@ -236,14 +240,14 @@ fn after_an_error_the_kernel_is_read_again() {
 
 #[test]
 fn connections_are_summed_over_frontends() {
-    let mut bench = Bench::new(PacketScope::External);
+    let mut bench = Bench::new(EXTERNAL);
     bench.apply(&Changed::Everything);
     let mut plan = web(&TWO);
     plan.frontends.insert(0, Frontend::ExternalIp("192.0.2.1:80".parse().unwrap()));
     bench.put(plan);
-    let element = |map, parts: &[&str]| Element::parse(map, parts).unwrap();
-    bench.nft.count(element("np-endpoints4-tcp-2", &["30080", "1"]), 3);
-    bench.nft.count(element("endpoints4-tcp-2", &["192.0.2.1", "80", "1"]), 4);
+    let vip = Target::Vip { address: [192, 0, 2, 1].into(), protocol: Protocol::Tcp, port: 80 };
+    bench.nft.count(slot_of_two(NODE_PORT, 1), 3);
+    bench.nft.count(slot_of_two(vip, 1), 4);
     let connections = bench.plane.connections(&key("web")).unwrap();
     assert_eq!(connections.iter().map(|c| c.connections).collect::<Vec<_>>(), [0, 7]);
     assert_eq!(connections[1].endpoint.address, "10.244.2.2".parse::<IpAddr>().unwrap());
@@ -279,7 +283,7 @@ fn any_outcome(family: IpFamily) -> impl Strategy<Value = Outcome> {
     ]
 }
 
-/// Few keys and few targets, so that Services collide, grow, shrink and go.
+/// Few keys, so that Services grow, shrink and go. Each has targets of its own, as the planner sees to it.
 fn any_change() -> impl Strategy<Value = (PlanKey, Option<ServicePortPlan>)> {
     let family = prop_oneof![Just(IpFamily::V4), Just(IpFamily::V6)];
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
@@ -288,23 +292,34 @@ fn any_change() -> impl Strategy<Value = (PlanKey, Option<ServicePortPlan>)> {
             let mut key = key(&format!("s{name}"));
             key.family = family;
             key.port.protocol = protocol;
+            let name = u16::from(name);
             let address = move |last: u16| match family {
                 IpFamily::V4 => IpAddr::from([192, 0, 2, last.to_be_bytes()[1]]),
                 IpFamily::V6 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]),
             };
             let frontend = prop_oneof![
-                (1..4_u16).prop_map(move |n| Frontend::ClusterIp((address(n), 80).into())),
-                (3..6_u16).prop_map(move |n| Frontend::ExternalIp((address(n), 80).into())),
-                (30000..30003_u16).prop_map(Frontend::NodePort),
+                // Two Service ports may be at one ClusterIP.
+                Just(Frontend::ClusterIp((address(name / 2), 80 + name % 2).into())),
+                (2..4_u16).prop_map(move |n| Frontend::ExternalIp((address(10 * n + name), 80).into())),
+                (3..5_u16).prop_map(move |n| Frontend::LoadBalancer((address(10 * n + name), 80).into())),
+                (30000..30003_u16).prop_map(move |n| Frontend::NodePort(n + 10 * name)),
             ];
-            let frontends = prop::collection::btree_set(frontend, 0..4);
-            (Just(key), frontends, any_outcome(family), any_outcome(family), any::<bool>())
+            let frontends = prop::collection::btree_set(frontend, 0..5);
+            let outcomes = (any_outcome(family), any_outcome(family), any_outcome(family));
+            let affinity = prop::option::of((1..3_u64).prop_map(Duration::from_secs));
+            (Just(key), frontends, outcomes, any::<(bool, bool)>(), affinity)
         })
-        .prop_flat_map(|(key, frontends, internal, external, masquerade)| {
+        .prop_flat_map(|(key, frontends, (internal, external, from_node), (masquerade, ranges), affinity)| {
             let mut plan = plan(key.clone(), internal);
             plan.frontends = frontends.into_iter().collect();
+            // Policy Local alone treats some clients apart.
+            plan.external_from_node = if masquerade { external.clone() } else { from_node };
             plan.external = external;
             plan.masquerade_external = masquerade;
+            plan.affinity = affinity;
+            if ranges {
+                plan.source_ranges = vec!["10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
+            }
             prop_oneof![1 => Just((key.clone(), None)), 4 => Just((key, Some(plan)))]
         })
 }
@@ -318,11 +333,12 @@ proptest! {
         all in any::<bool>(),
         limit in 1..12_usize,
     ) {
-        let scope = if all { PacketScope::All } else { PacketScope::External };
+        let scope = if all { PacketScope::All } else { EXTERNAL };
         let mut bench = Bench::new(scope);
         bench.apply(&Changed::Everything);
         // A small limit shares chains.
-        bench.plane.shadow = Some(Shadow::load(scope, limit, &bench.desired, Some(&bench.nft.content())).0);
+        let observed = Observed::Ours(bench.nft.content());
+        bench.plane.shadow = Some(Shadow::load(scope, &bench.plane.settings, limit, &bench.desired, &observed).0);
         for batch in changes {
             bench.change(&batch);
         }

@@ -3,9 +3,12 @@
 use std::fmt::Write;
 
 use super::{
-    objects::{Chain, Element, EndpointMap, Value},
+    element::{Element, Value},
+    pool::{Chain, EndpointMap},
+    rules,
     ruleset::{self, TABLE},
 };
+use crate::plan::PacketSettings;
 
 /// Elements in one command: enough that commands cost nothing, few enough that an error names a readable line.
 const ELEMENTS_A_COMMAND: usize = 200;
@@ -18,7 +21,7 @@ pub(crate) enum Operation {
     /// Removes the whole table; it need not be there.
     DeleteTable,
     AddMap(EndpointMap),
-    /// With its one rule.
+    /// With its rules.
     AddChain(Chain),
     AddElement {
         element: Element,
@@ -27,12 +30,12 @@ pub(crate) enum Operation {
         connections: u64,
     },
     DeleteElement(Element),
-    /// With its rule.
+    /// With its rules.
     DeleteChain(Chain),
     DeleteMap(EndpointMap),
 }
 
-/// What one `nft` run does. The order of operations is the order in which the kernel checks them.
+/// What one transaction does. The order of operations is the order in which the kernel checks them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Transaction {
     pub(crate) operations: Vec<Operation>,
@@ -43,15 +46,21 @@ impl Transaction {
         self.operations.is_empty()
     }
 
+    /// Whether it is about nothing but elements.
+    pub(crate) fn is_of_elements(&self) -> bool {
+        let is_element = |op: &Operation| matches!(op, Operation::AddElement { .. } | Operation::DeleteElement(_));
+        self.operations.iter().all(is_element)
+    }
+
     /// The commands for `nft -f -`, one a line.
-    pub(crate) fn render(&self) -> String {
+    pub(crate) fn render(&self, settings: &PacketSettings) -> String {
         let mut text = String::new();
         let mut rest = self.operations.as_slice();
         while let [first, ..] = rest {
             let run = rest.iter().take_while(|op| mergeable(first, op)).count().max(1);
             let run = run.min(ELEMENTS_A_COMMAND);
             let (group, tail) = rest.split_at(run);
-            render_group(&mut text, group).expect("writing to a String");
+            render_group(&mut text, group, settings).expect("writing to a String");
             rest = tail;
         }
         text
@@ -67,19 +76,21 @@ fn mergeable(a: &Operation, b: &Operation) -> bool {
     }
 }
 
-fn render_group(text: &mut String, group: &[Operation]) -> std::fmt::Result {
+fn render_group(text: &mut String, group: &[Operation], settings: &PacketSettings) -> std::fmt::Result {
     match &group[0] {
-        Operation::Rebuild => text.push_str(&ruleset::rebuild_commands()),
+        Operation::Rebuild => text.push_str(&ruleset::rebuild_commands(settings)),
         Operation::DeleteTable => {
             writeln!(text, "add table {TABLE}")?;
             writeln!(text, "delete table {TABLE}")?;
         }
         Operation::AddMap(map) => {
-            writeln!(text, "add map {TABLE} {map} {{ {} }}", ruleset::endpoint_map_type(*map))?;
+            writeln!(text, "add map {TABLE} {map} {{ {} }}", rules::map_type(*map))?;
         }
         Operation::AddChain(chain) => {
             writeln!(text, "add chain {TABLE} {chain}")?;
-            writeln!(text, "add rule {TABLE} {chain} {}", ruleset::round_robin_rule(*chain))?;
+            for rule in rules::chain_rules(settings, *chain) {
+                writeln!(text, "add rule {TABLE} {chain} {rule}")?;
+            }
         }
         Operation::DeleteChain(chain) => writeln!(text, "delete chain {TABLE} {chain}")?,
         Operation::DeleteMap(map) => writeln!(text, "delete map {TABLE} {map}")?,

@@ -47,6 +47,15 @@ impl Net {
         node.run(|| {
             sysctl::set("net/ipv4/ip_forward", "1").unwrap();
             sysctl::set("net/ipv6/conf/all/forwarding", "1").unwrap();
+            // A packet to a VIP leaves by where it came from: redirects would use up what ICMP errors the kernel allows.
+            for key in [
+                "ipv4/conf/all/send_redirects",
+                "ipv4/conf/client0/send_redirects",
+                "ipv4/icmp_ratelimit",
+                "ipv6/icmp/ratelimit",
+            ] {
+                sysctl::set(&format!("net/{key}"), "0").unwrap();
+            }
         })
         .unwrap();
         default_routes(&client, ["192.0.2.1", "2001:db8::1"]);
