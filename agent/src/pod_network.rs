@@ -139,8 +139,12 @@ impl Waiting {
 /// Copies the status until the overlay has stopped.
 async fn hand_on(handle: &OverlayHandle, status: &watch::Sender<OverlayStatus>) {
     let mut overlay = handle.status();
-    // The first one is empty; what was waited for stays to be seen until there is more.
-    while overlay.changed().await.is_ok() {
-        status.send_replace(overlay.borrow_and_update().clone());
+    let empty = OverlayStatus::default();
+    // What was waited for stays to be seen until there is more to say.
+    while let Ok(now) = overlay.wait_for(|now| *now != empty).await.map(|now| now.clone()) {
+        status.send_replace(now);
+        if overlay.changed().await.is_err() {
+            return;
+        }
     }
 }
