@@ -1,6 +1,6 @@
 //! Ranges of addresses and sets of them, with host-local's defaults and rules.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, ops::RangeInclusive};
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
@@ -155,7 +155,11 @@ impl RangeSet {
         let (index, after) = position.map_or((0, None), |(index, last)| (index, Some(last)));
         let start = self.0[index];
         // The range of `last` is walked in two parts, with all the others in between.
-        let tail = after.map_or(start.first..=start.last, |last| last + 1..=start.last);
+        let tail = match after {
+            None => start.first..=start.last,
+            // After the very last address there is there is none.
+            Some(last) => last.checked_add(1).map_or(RangeInclusive::new(1, 0), |next| next..=start.last),
+        };
         let head = after.map(|last| start.first..=last);
         let others = self.0[index + 1..].iter().chain(&self.0[..index]);
         let walk = std::iter::once((tail, &self.0[index]))
@@ -223,6 +227,13 @@ mod tests {
         );
         assert_eq!(walk(&set, Some("10.1.0.2")).first().unwrap(), "10.2.0.2");
         assert_eq!(walk(&set, Some("192.0.2.1")).first().unwrap(), "10.1.0.2");
+    }
+
+    #[test]
+    fn section_7_the_highest_address_of_all_can_be_the_last() {
+        let set = RangeSet::check(&[vec![config("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126")]]).unwrap().remove(0);
+        let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        assert_eq!(walk(&set, Some(last)), ["ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", last]);
     }
 
     #[test]
