@@ -37,6 +37,22 @@ pub struct EndpointConnections {
     pub connections: u64,
 }
 
+/// How full one of a data plane's maps in the kernel is.
+///
+/// A map the agent writes refuses what is too much, and [`DataPlane::apply`] fails with the map's name. One the data plane itself writes
+/// (in `ebpf` mode `AFFINITY`, `UDP_FLOWS`, `UDP_REPLIES`) forgets the oldest instead: full, it is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    /// Its name; in `ebpf` mode one of [`weft_ebpf_abi::name`].
+    pub name: &'static str,
+    /// Elements that are taken, including those that rounding to blocks wastes and those to be freed within a second.
+    pub used: u32,
+    /// Elements there are.
+    pub capacity: u32,
+    /// The flag that makes it larger, if one does.
+    pub flag: Option<&'static str>,
+}
+
 /// One way of carrying the plan into the kernel.
 ///
 /// `apply` is idempotent. After an error the caller passes [`Changed::Everything`] next, and traffic that works keeps working meanwhile.
@@ -64,6 +80,14 @@ pub trait DataPlane: Send {
     /// # Errors
     /// The kernel could not be read.
     fn connections(&self, key: &PlanKey) -> Result<Vec<EndpointConnections>, DataPlaneError>;
+
+    /// How full each map is that can be; none where nothing has a size.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    fn fill(&self) -> Result<Vec<MapFill>, DataPlaneError> {
+        Ok(Vec::new())
+    }
 
     /// Removes everything this data plane ever put into the kernel (`weft cleanup`).
     ///

@@ -14,7 +14,7 @@
 //!   [`weft_ebpf_abi::AffinityKey`]. A Service port has one number for all its frontends; a record counts only for endpoints of the set
 //!   the connection is for. Records live in the kernel, across agents, until the map that has the operator's size forgets the oldest.
 //!   A UDP socket that does not connect is one connection, however long it sends.
-//! * No miss is silent: a map that is full refuses the Service port by name, with the flag that sets the map's size; [`Ebpf::fill`] tells
+//! * No miss is silent: a map that is full refuses the Service port by name, with the flag that sets the map's size; [`DataPlane::fill`] tells
 //!   how near that is.
 //!
 //! `table` has the shadow of the maps and computes what to write, purely; `takeover` adopts what a former agent left; `writes` fixes
@@ -39,15 +39,13 @@ use std::{path::Path, time::Instant};
 pub use weft_ebpf::{MapSizes, SocketPlaneConfig};
 use weft_ebpf::{SocketPlane, remove_pins};
 
-pub use self::fill::MapFill;
-
 use self::{
     port::address,
     table::{Refused, Table},
     writes::Target,
 };
 use crate::{
-    dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections},
+    dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections, MapFill},
     plan::PlanKey,
 };
 
@@ -75,14 +73,6 @@ impl Ebpf {
         let plane = SocketPlane::open(&config)?;
         let table = Table::new(config.sizes);
         Ok(Self { config, plane, table, in_step: false })
-    }
-
-    /// How full each map is that can be.
-    ///
-    /// # Errors
-    /// One of the maps the kernel evicts from could not be counted; the others are known without asking.
-    pub fn fill(&self) -> Result<Vec<MapFill>, DataPlaneError> {
-        fill::fill(&self.table, self.plane.maps(), &self.config.sizes).map_err(|error| failed("count elements", error))
     }
 
     fn try_apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {
@@ -128,6 +118,10 @@ impl DataPlane for Ebpf {
             connections.push(EndpointConnections { endpoint, connections: count });
         }
         Ok(connections)
+    }
+
+    fn fill(&self) -> Result<Vec<MapFill>, DataPlaneError> {
+        fill::fill(&self.table, self.plane.maps(), &self.config.sizes).map_err(|error| failed("count elements", error))
     }
 
     fn cleanup(&mut self) -> Result<(), DataPlaneError> {
