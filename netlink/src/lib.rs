@@ -39,7 +39,7 @@ pub use link::{Link, LinkKind};
 pub use monitor::{Event, Group, Monitor, Stopper};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use netns::{Netns, NetnsGuard};
-pub use nft_batch::NftBatch;
+pub use nft_batch::{NftBatch, NftWriter};
 pub use nft_element::{NftData, NftElement};
 pub use nft_query::NftQuery;
 pub use nftables::NftWatch;

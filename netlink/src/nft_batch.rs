@@ -35,6 +35,45 @@ const LIST_BYTES: usize = 48 * 1024;
 
 const HEADER_BYTES: usize = 16;
 
+/// A connection to nftables of one network namespace, for writing.
+///
+/// It is worth keeping: when such a connection is closed, the kernel first waits until what the last transactions deleted is
+/// destroyed, which takes it some ten milliseconds (`nft_rcv_nl_event`, Linux 6.18).
+#[derive(Debug)]
+pub struct NftWriter {
+    socket: RawSocket,
+}
+
+impl NftWriter {
+    /// Connects to nftables of the network namespace the calling thread is in now.
+    ///
+    /// # Errors
+    /// The socket cannot be made, or the kernel has no nfnetlink.
+    pub fn open() -> Result<Self> {
+        let socket = RawSocket::open(NETLINK_NETFILTER).during("open", "a netfilter netlink socket")?;
+        Ok(Self { socket })
+    }
+
+    /// Carries out a transaction. After an error, open another connection: this one may still have answers to it.
+    ///
+    /// # Errors
+    /// [`is_exists`](Error::is_exists) or [`is_not_found`](Error::is_not_found): the sets are not as the caller believed;
+    /// nothing was changed. `EBUSY`: an element is there with other data. Out of memory.
+    pub fn commit(&mut self, mut batch: NftBatch) -> Result<()> {
+        batch.close();
+        let Some(last) = batch.last_message() else { return Ok(()) };
+        // Errors come before this acknowledgement. Not at the end message, which kernels before 6.10 do not acknowledge.
+        let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
+        batch.bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
+        let acknowledged = u32::try_from(batch.messages.len()).expect("messages fit in memory");
+        batch.control(END);
+        match self.socket.batch(&batch.bytes, acknowledged).during("write to table", &batch.table)? {
+            None => Ok(()),
+            Some((sequence, errno)) => Err(batch.refusal(sequence, errno)),
+        }
+    }
+}
+
 /// A transaction: all elements are added and deleted in the order of the calls, or none is.
 #[derive(Debug)]
 pub struct NftBatch {
@@ -66,27 +105,6 @@ impl NftBatch {
     pub fn delete(&mut self, set: &str, element: &NftElement) {
         self.open(DELETE_ELEMENTS, set);
         element.encode_identity(&mut self.list);
-    }
-
-    /// Carries it out in the network namespace the calling thread is in.
-    ///
-    /// # Errors
-    /// [`is_exists`](Error::is_exists) or [`is_not_found`](Error::is_not_found): the sets are not as the caller believed;
-    /// nothing was changed. `EBUSY`: an element is there with other data. Out of memory.
-    pub fn commit(mut self) -> Result<()> {
-        self.close();
-        let Some(last) = self.last_message() else { return Ok(()) };
-        // Errors come before this acknowledgement. Not at the end message, which kernels before 6.10 do not acknowledge.
-        let flags = self.flags(last);
-        self.bytes[flags].copy_from_slice(&(NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK).to_ne_bytes());
-        let acknowledged = self.messages.len() as u32;
-        self.control(END);
-
-        let mut socket = RawSocket::open(NETLINK_NETFILTER).during("open", "a netfilter netlink socket")?;
-        match socket.batch(&self.bytes, acknowledged).during("write to table", &self.table)? {
-            None => Ok(()),
-            Some((sequence, errno)) => Err(self.refusal(sequence, errno)),
-        }
     }
 
     fn refusal(&self, sequence: u32, errno: i32) -> Error {
@@ -142,9 +160,5 @@ impl NftBatch {
         let starts =
             std::iter::successors(Some(0), |at| Some(at + length(*at)).filter(|next| *next < self.bytes.len()));
         starts.last().filter(|at| *at > 0)
-    }
-
-    fn flags(&self, message: usize) -> std::ops::Range<usize> {
-        message + 6..message + 8
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use weft_netlink::{NftBatch, NftData, NftElement, NftQuery};
+use weft_netlink::{NftBatch, NftData, NftElement, NftQuery, NftWriter, Result};
 
 use crate::{in_new_netns, nftables::nft};
 
@@ -41,6 +41,10 @@ fn elements() -> Vec<(&'static str, NftElement)> {
     ]
 }
 
+fn commit(batch: NftBatch) -> Result<()> {
+    NftWriter::open()?.commit(batch)
+}
+
 fn batch(elements: &[(&str, NftElement)]) -> NftBatch {
     let mut batch = NftBatch::new("w");
     elements.iter().for_each(|(set, element)| batch.add(set, element));
@@ -57,7 +61,7 @@ fn listed(kind: &str, what: &str) -> String {
 fn nft_reads_what_was_written() {
     in_new_netns(|_| {
         nft(TABLE);
-        batch(&elements()).commit().unwrap();
+        commit(batch(&elements())).unwrap();
         let endpoints = listed("map", "endpoints");
         assert!(endpoints.contains("10.0.0.1 . 53 counter packets 0 bytes 0 : 10.1.0.1 . 8080"), "{endpoints}");
         assert!(endpoints.contains("10.0.0.2 . 53 counter packets 7 bytes 0 : 10.1.0.2 . 8080"), "{endpoints}");
@@ -79,13 +83,13 @@ fn what_was_written_is_read_and_deleted() {
         assert_eq!(query.sets("gone").unwrap(), [""; 0]);
         assert_eq!(query.chains("w").unwrap(), [("c".to_owned(), 0)].into());
         assert_eq!(query.elements("w", "gone").unwrap(), []);
-        batch(&elements()).commit().unwrap();
+        commit(batch(&elements())).unwrap();
         for (set, element) in elements() {
             assert!(query.elements("w", set).unwrap().contains(&Some(element)), "{set}");
         }
         let mut batch = NftBatch::new("w");
         elements().iter().for_each(|(set, element)| batch.delete(set, element));
-        batch.commit().unwrap();
+        commit(batch).unwrap();
         for (set, _) in elements() {
             assert_eq!(query.elements("w", set).unwrap(), [], "{set}");
         }
@@ -101,14 +105,14 @@ fn a_refused_element_undoes_all_and_is_named() {
         batch.add("verdicts", &first);
         batch.delete("verdicts", &second);
         batch.add("addresses", &elements()[5].1);
-        let error = batch.commit().unwrap_err();
+        let error = commit(batch).unwrap_err();
         assert!(error.is_not_found() && error.to_string().starts_with("delete elements of verdicts"), "{error}");
         let mut query = NftQuery::open().unwrap();
         assert_eq!(query.elements("w", "verdicts").unwrap(), []);
-        NftBatch::new("w").commit().expect("an empty one does nothing");
+        commit(NftBatch::new("w")).expect("an empty one does nothing");
         let mut batch = NftBatch::new("gone");
         batch.add("verdicts", &first);
-        assert!(batch.commit().unwrap_err().is_not_found());
+        assert!(commit(batch).unwrap_err().is_not_found());
     });
 }
 
@@ -120,7 +124,7 @@ fn fifty_thousand_elements_are_one_transaction() {
         for n in 0..50_000_u32 {
             batch.add("endpoints", &value(&[&n.to_be_bytes()[..], &[0, 53, 0, 0]].concat(), &[0; 8], 0));
         }
-        batch.commit().unwrap();
+        commit(batch).unwrap();
         assert_eq!(NftQuery::open().unwrap().elements("w", "endpoints").unwrap().len(), 50_000);
     });
 }

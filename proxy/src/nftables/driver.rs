@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use weft_netlink::{NftBatch, NftQuery};
+use weft_netlink::{NftBatch, NftQuery, NftWriter};
 
 use super::{
     element::Element,
@@ -24,7 +24,7 @@ pub(crate) trait Nft: Send + Sync {
     fn observe(&self) -> Result<Observed, NftError>;
 
     /// Whether the table is there and has rules: a look, not a comparison.
-    fn is_present(&self) -> Result<bool, NftError>;
+    fn is_present(&mut self) -> Result<bool, NftError>;
 
     /// Carries out a transaction, wholly or not at all. An empty one costs nothing.
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError>;
@@ -54,16 +54,20 @@ fn at(line: Option<&str>) -> String {
     line.map_or_else(|| "a command".to_owned(), |line| format!("`{line}`"))
 }
 
-/// Elements by netlink, all else by the program `nft`; both in the network namespace of the calling thread.
+/// Elements by netlink, all else by the program `nft`; both in the network namespace of the calling thread, which is always the
+/// same one.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     program: &'static str,
     settings: Arc<PacketSettings>,
+    /// Made by the first transaction, and anew after an error.
+    writer: Option<NftWriter>,
+    query: Option<NftQuery>,
 }
 
 impl Kernel {
     pub(crate) fn new(settings: Arc<PacketSettings>) -> Self {
-        Self { program: "nft", settings }
+        Self { program: "nft", settings, writer: None, query: None }
     }
 
     fn script(&self, script: &str) -> Result<(), NftError> {
@@ -86,9 +90,16 @@ impl Nft for Kernel {
         Ok(listing::observe(&mut NftQuery::open()?, &self.settings)?)
     }
 
-    fn is_present(&self) -> Result<bool, NftError> {
+    fn is_present(&mut self) -> Result<bool, NftError> {
         let (chain, rules) = ruleset::ENTRANCE;
-        Ok(NftQuery::open()?.rules(TABLE_NAME, chain)? == rules)
+        // Kept for the reason given at `NftWriter`.
+        let mut query = match self.query.take() {
+            Some(query) => query,
+            None => NftQuery::open()?,
+        };
+        let present = query.rules(TABLE_NAME, chain)? == rules;
+        self.query = Some(query);
+        Ok(present)
     }
 
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError> {
@@ -110,7 +121,13 @@ impl Nft for Kernel {
                 _ => unreachable!("it is of elements only"),
             }
         }
-        Ok(batch.commit()?)
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => NftWriter::open()?,
+        };
+        writer.commit(batch)?;
+        self.writer = Some(writer);
+        Ok(())
     }
 
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {
@@ -148,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_nft_the_error_says_what_to_install() {
-        let mut nft = Kernel { program: "nft-that-is-not-there", settings: Arc::default() };
+        let mut nft = Kernel { program: "nft-that-is-not-there", settings: Arc::default(), writer: None, query: None };
         let error = nft.run(&Transaction { operations: vec![Operation::DeleteTable] }).unwrap_err().to_string();
         assert!(error.contains("install the package `nftables`"), "{error}");
     }

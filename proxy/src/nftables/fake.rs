@@ -193,7 +193,7 @@ impl Nft for FakeNft {
         Ok(self.0.lock().unwrap().content.clone().map_or(Observed::Nothing, Observed::Ours))
     }
 
-    fn is_present(&self) -> Result<bool, NftError> {
+    fn is_present(&mut self) -> Result<bool, NftError> {
         Ok(self.0.lock().unwrap().content.is_some())
     }
 
