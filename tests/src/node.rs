@@ -109,6 +109,29 @@ impl Node {
         let place = Place::new(name.to_owned(), netns, cgroup, self.testkit.clone());
         Pod::add(place, &self.place, &self.directory, netns_name)
     }
+
+    /// A pod that no plugin made: a namespace behind a veth, with a routed /32. For paths on which the makers must not differ.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn bare_pod(&self, name: &str, address: Ipv4Addr, mtu: u32) -> Result<Place> {
+        let netns_name = format!("{}-{name}", self.netns_prefix);
+        let netns = create_netns(&netns_name)?;
+        let cgroup = self.place.cgroup().join(name);
+        fs::create_dir_all(&cgroup).with_context(|| format!("create {}", cgroup.display()))?;
+        let host = format!(
+            "ip link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns_name} && ip link set {name} up \
+             && ip address add 169.254.1.1/32 dev {name} && ip route add {address}/32 dev {name}"
+        );
+        self.place.run("sh", &["-c", &host])?;
+        let place = Place::new(name.to_owned(), netns, cgroup, self.testkit.clone());
+        let pod = format!(
+            "ip link set eth0 up && ip address add {address}/32 dev eth0 && ip route add 169.254.1.1 dev eth0 \
+             && ip route add default via 169.254.1.1"
+        );
+        place.run("sh", &["-c", &pod])?;
+        Ok(place)
+    }
 }
 
 impl Deref for Node {

@@ -1,11 +1,11 @@
 //! The pod network: Weft's VXLAN and host-gw against the bare underlay and against a device made by hand as flannel makes it.
 //!
-//! All from node to node, so that pods' own devices play no part. Each path has two nodes of its own, which carry what such
-//! nodes carry: Weft's rules, flannel's iptables rules, nothing.
+//! All from pod to pod, with pods made by hand and alike. Each path has two nodes of its own, which carry what such nodes carry:
+//! Weft's rules, flannel's iptables rules, nothing but routes.
 
 use std::{
     fmt, fs,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
-use weft_tests::{Cluster, Hold, Load, Node, Server, eventually, secs};
+use weft_tests::{Cluster, Hold, Load, Node, Place, Server, eventually, secs};
 
 const PORT: u16 = 8080;
 const IPERF_PORT: &str = "5201";
@@ -29,10 +29,10 @@ const HOST_GW: &str = r#"{"Network":"10.245.0.0/16","Backend":{"Type":"host-gw"}
 const LARGE: &str = r#"{"Network":"10.0.0.0/8","SubnetMin":"10.200.0.0","Backend":{"Type":"vxlan"}}"#;
 
 /// One path between two nodes.
-struct Lane<'a> {
+struct Lane {
     name: &'static str,
-    client: &'a Node,
-    server: &'a Node,
+    client: Place,
+    server: Place,
     target: IpAddr,
     _serving: (Server, Process),
 }
@@ -92,11 +92,14 @@ pub(crate) fn measure(quick: bool) -> Result<Report> {
     let agents = agents.into_iter().collect::<Result<Vec<_>>>()?;
     flannel_style(cluster.node(5), 5, cluster.node(6), 6)?;
     flannel_style(cluster.node(6), 6, cluster.node(5), 5)?;
+    routes_alone(cluster.node(7), cluster.node(8), 8)?;
+    routes_alone(cluster.node(8), cluster.node(7), 7)?;
+    // One MTU for all: the larger packets of plain routes would hide what the tunnel costs a packet.
     let lanes = [
-        Lane::new("raw underlay", cluster.node(7), cluster.node(8), cluster.node(8).v4().into())?,
-        Lane::new("flannel-style vxlan", cluster.node(5), cluster.node(6), [10, 244, 6, 0].into())?,
-        Lane::new("Weft vxlan", cluster.node(1), cluster.node(2), agents[1].address()?)?,
-        Lane::new("Weft host-gw", cluster.node(3), cluster.node(4), with_address(cluster.node(4), &agents[3])?)?,
+        Lane::new("routes alone", [cluster.node(7), cluster.node(8)], [[10, 244, 7, 5], [10, 244, 8, 5]], 1450)?,
+        Lane::new("flannel-style vxlan", [cluster.node(5), cluster.node(6)], [[10, 244, 5, 5], [10, 244, 6, 5]], 1450)?,
+        Lane::new("Weft vxlan", [cluster.node(1), cluster.node(2)], [agents[0].pod()?, agents[1].pod()?], 1450)?,
+        Lane::new("Weft host-gw", [cluster.node(3), cluster.node(4)], [agents[2].pod()?, agents[3].pod()?], 1450)?,
     ];
     let mut samples = vec![Vec::new(); lanes.len()];
     println!("{rounds} rounds of {time:?} for each figure and path");
@@ -122,8 +125,11 @@ pub(crate) fn measure(quick: bool) -> Result<Report> {
     Ok(Report { rows, peers: PEERS, rss_mib_with_peers, ready_ms_with_peers, ready_ms })
 }
 
-impl<'a> Lane<'a> {
-    fn new(name: &'static str, client: &'a Node, server: &'a Node, target: IpAddr) -> Result<Self> {
+impl Lane {
+    fn new(name: &'static str, nodes: [&Node; 2], pods: [[u8; 4]; 2], mtu: u32) -> Result<Self> {
+        let client = nodes[0].bare_pod("client", pods[0].into(), mtu)?;
+        let server = nodes[1].bare_pod("server", pods[1].into(), mtu)?;
+        let target = IpAddr::from(pods[1]);
         let mut iperf = server.command("iperf3");
         let iperf =
             iperf.args(["--server", "--port", IPERF_PORT]).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
@@ -131,9 +137,9 @@ impl<'a> Lane<'a> {
         let lane = Self { name, client, server, target, _serving: serving };
         let socket = lane.socket();
         eventually(secs(5), || {
-            client.load(&Load::new(socket, 0).parallel(1).time(Duration::from_millis(50)))?.finish()
+            lane.client.load(&Load::new(socket, 0).parallel(1).time(Duration::from_millis(50)))?.finish()
         })
-        .with_context(|| format!("{name}: {} to {socket}", client.label()))?;
+        .with_context(|| format!("{name}: {} to {socket}", lane.client.label()))?;
         Ok(lane)
     }
 
@@ -203,12 +209,12 @@ impl Overlay {
         Ok(agent)
     }
 
-    /// The VTEP's address: the first of the node's subnet.
-    fn address(&self) -> Result<IpAddr> {
+    /// An address of the node's subnet.
+    fn pod(&self) -> Result<[u8; 4]> {
         let text = fs::read_to_string(&self.subnet_file)?;
         let gateway = text.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET=")?.split('/').next());
-        let gateway: std::net::Ipv4Addr = gateway.context("no FLANNEL_SUBNET")?.parse()?;
-        Ok(std::net::Ipv4Addr::from(u32::from(gateway) - 1).into())
+        let gateway: Ipv4Addr = gateway.context("no FLANNEL_SUBNET")?.parse()?;
+        Ok(Ipv4Addr::from(u32::from(gateway) + 4).octets())
     }
 
     fn rss_mib(&self) -> Result<f64> {
@@ -219,11 +225,10 @@ impl Overlay {
     }
 }
 
-/// Without a device the node has no address in its subnet: give it one, as a pod would have.
-fn with_address(node: &Node, agent: &Overlay) -> Result<IpAddr> {
-    let address = agent.address()?;
-    node.run("ip", &["address", "add", &format!("{address}/32"), "dev", "lo"])?;
-    Ok(address)
+/// Neither tunnel nor rules: what the machine can do.
+fn routes_alone(node: &Node, peer: &Node, other: u8) -> Result<()> {
+    let script = format!("sysctl -qw net.ipv4.ip_forward=1; ip route add 10.244.{other}.0/24 via {}", peer.v4());
+    node.run("sh", &["-c", &script]).map(drop)
 }
 
 /// Device, entries and rules of a flannel node, as measured (flannel.md 4.1, 4.2 and 8).
