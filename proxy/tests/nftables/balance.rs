@@ -1,0 +1,282 @@
+//! Balancing, refusing, restarting, repairing.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    node::{ALL, EXTERNAL, Node, ask, node_port, pick, pod, vip, web},
+    support::{PATIENCE, ask_tcp, ask_udp, enter},
+};
+use weft_proxy::{
+    dataplane::{Changed, DataPlane},
+    model::{IpFamily, Protocol, ServiceName},
+    nftables::{Nftables, PacketScope},
+    plan::{Frontend, Outcome, PacketSettings},
+};
+
+#[test]
+fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
+    let mut node = Node::new(EXTERNAL);
+    for (protocol, family) in ALL {
+        let plan = web(protocol, family, &[2, 3, 4]);
+        node.put(&plan);
+        let mut answers: BTreeMap<IpAddr, u32> = BTreeMap::new();
+        let pods: Vec<IpAddr> = thread::scope(|scope| {
+            let client = || {
+                let _netns = enter(&node.net.client);
+                let answer = |_| ask(protocol, node_port(family), PATIENCE).unwrap().pod;
+                (0..150).map(answer).collect::<Vec<_>>()
+            };
+            let clients = [(); 4].map(|()| scope.spawn(client));
+            clients.into_iter().flat_map(|c| c.join().unwrap()).collect()
+        });
+        for pod in pods {
+            *answers.entry(pod).or_default() += 1;
+        }
+        assert_eq!(answers, [2, 3, 4].map(|last| (pod(family, last), 200)).into(), "{protocol} {family}");
+        assert_eq!(node.connections(&plan.key), [200, 200, 200], "{protocol} {family}");
+    }
+}
+
+#[test]
+fn the_pod_sees_the_node_if_masqueraded_and_the_client_if_not() {
+    let mut node = Node::new(EXTERNAL);
+    for (protocol, family) in ALL {
+        let mut plan = web(protocol, family, &[2]);
+        for (masquerade, source) in [(true, ["10.244.1.1", "fd44::1"]), (false, ["192.0.2.2", "2001:db8::2"])] {
+            plan.masquerade_external = masquerade;
+            node.put(&plan);
+            let answer = node.ask(protocol, node_port(family)).unwrap();
+            assert_eq!(answer.source.to_string(), pick(family, source), "{protocol} {family} {masquerade}");
+        }
+    }
+}
+
+#[test]
+fn external_ip_and_load_balancer_address_are_balanced_too() {
+    let mut node = Node::new(EXTERNAL);
+    for (protocol, family) in ALL {
+        for frontend in [Frontend::ExternalIp(vip(family)), Frontend::LoadBalancer(vip(family))] {
+            let mut plan = web(protocol, family, &[2, 3]);
+            plan.frontends = vec![frontend];
+            node.put(&plan);
+            let pods = [(); 4].map(|()| node.ask(protocol, vip(family)).unwrap().pod);
+            assert_ne!(pods[0], pods[1]);
+            assert_eq!(pods[..2], pods[2..]);
+        }
+    }
+}
+
+#[test]
+fn reject_refuses_at_once_and_drop_is_silent() {
+    let mut node = Node::new(EXTERNAL);
+    for (protocol, family) in ALL {
+        let mut plan = web(protocol, family, &[2]);
+        plan.frontends.push(Frontend::ExternalIp(vip(family)));
+        plan.external = Outcome::Reject;
+        node.put(&plan);
+        for to in [node_port(family), vip(family)] {
+            let error = node.ask(protocol, to).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{protocol} {to}");
+        }
+        let local = node.net.node.run(|| ask(protocol, vip(family), PATIENCE)).unwrap().unwrap_err();
+        // UDP is told by sendmsg itself that a rule forbids it; kube-proxy's rules do the same.
+        let told = if protocol == Protocol::Tcp { ErrorKind::ConnectionRefused } else { ErrorKind::PermissionDenied };
+        assert_eq!(local.kind(), told, "{protocol} from the node itself");
+        plan.external = Outcome::Drop;
+        node.put(&plan);
+        for to in [node_port(family), vip(family)] {
+            let short = Duration::from_millis(200);
+            let error = node.net.client.run(|| ask(protocol, to, short)).unwrap().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{protocol} {to}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_through_the_node_port() {
+    let mut node = Node::new(EXTERNAL);
+    for family in [IpFamily::V4, IpFamily::V6] {
+        for masquerade in [true, false] {
+            let mut plan = web(Protocol::Udp, family, &[2]);
+            plan.masquerade_external = masquerade;
+            node.put(&plan);
+            let from = pod(family, 2);
+            let answer = node.net.pods.run(|| ask_udp((from, 0).into(), node_port(family), PATIENCE)).unwrap().unwrap();
+            assert_eq!(answer.pod, from);
+            assert_eq!(answer.source.to_string(), pick(family, ["10.244.1.1", "fd44::1"]), "{masquerade}");
+        }
+        // Without a local endpoint in the way, the pod's TCP connection goes the same way.
+        node.put(&web(Protocol::Tcp, family, &[3]));
+        let answer = node.net.pods.run(|| ask_tcp(node_port(family), PATIENCE)).unwrap().unwrap();
+        assert_eq!(answer.pod, pod(family, 3));
+    }
+}
+
+#[test]
+fn no_connection_fails_while_endpoints_come_and_go() {
+    let mut node = Node::new(EXTERNAL);
+    let family = IpFamily::V4;
+    node.put(&web(Protocol::Tcp, family, &[2, 3, 4]));
+    let client = Arc::clone(&node.net.client);
+    let (stop, connected) = (AtomicBool::new(false), AtomicU32::new(0));
+    let failed: Vec<io::Error> = thread::scope(|scope| {
+        let load = || {
+            let _netns = enter(&client);
+            let mut failed = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match ask_tcp(node_port(family), PATIENCE) {
+                    Ok(_) => drop(connected.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) => failed.push(error),
+                }
+            }
+            failed
+        };
+        let clients = [(); 4].map(|()| scope.spawn(load));
+        let started = Instant::now();
+        let mut changes = 0;
+        while started.elapsed() < Duration::from_secs(3) {
+            // Other numbers of endpoints (another chain, and back) and other endpoints of the same number.
+            for pods in [&[2, 3][..], &[3, 4], &[4], &[2, 3, 4]] {
+                node.put(&web(Protocol::Tcp, family, pods));
+                changes += 1;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        eprintln!("{changes} changes during {} connections", connected.load(Ordering::Relaxed));
+        clients.into_iter().flat_map(|c| c.join().unwrap()).collect()
+    });
+    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+    assert!(connected.into_inner() > 100);
+}
+
+#[test]
+fn counters_survive_a_change_of_the_other_endpoints() {
+    let mut node = Node::new(EXTERNAL);
+    let (tcp, family) = (Protocol::Tcp, IpFamily::V4);
+    let mut plan = web(tcp, family, &[2, 3]);
+    node.put(&plan);
+    for _ in 0..10 {
+        node.ask(tcp, node_port(family)).unwrap();
+    }
+    plan = web(tcp, family, &[2, 3, 4]);
+    node.put(&plan);
+    assert_eq!(node.connections(&plan.key), [5, 5, 0]);
+}
+
+#[test]
+fn a_restart_leaves_the_table_as_it_is() {
+    let mut node = Node::new(EXTERNAL);
+    let plans = ALL.map(|(protocol, family)| web(protocol, family, &[2, 3, 4]));
+    for plan in &plans {
+        node.put(plan);
+    }
+    let mut refusing = web(Protocol::Tcp, IpFamily::V4, &[]);
+    refusing.key.port.service = ServiceName::new("default", "refusing");
+    refusing.frontends = vec![Frontend::NodePort(30081), Frontend::ExternalIp(vip(IpFamily::V4))];
+    refusing.external = Outcome::Reject;
+    node.put(&refusing);
+    refusing.key.port.service = ServiceName::new("default", "silent");
+    refusing.frontends = vec![Frontend::NodePort(30082), Frontend::ExternalIp(vip(IpFamily::V6))];
+    refusing.external = Outcome::Drop;
+    node.put(&refusing);
+    node.ask(Protocol::Tcp, node_port(IpFamily::V4)).unwrap();
+
+    // With handles: a rule, chain or set made again would have another one.
+    let before = node.net.nft("-a list ruleset");
+    node.plane = Nftables::new(EXTERNAL, PacketSettings::default());
+    node.apply(&Changed::Everything);
+    assert_eq!(node.net.nft("-a list ruleset"), before);
+    let mut counted = node.connections(&plans[0].key);
+    counted.sort_unstable();
+    assert_eq!(counted, [0, 0, 1]);
+}
+
+#[test]
+fn a_restart_brings_what_changed_meanwhile() {
+    let mut node = Node::new(EXTERNAL);
+    node.put(&web(Protocol::Tcp, IpFamily::V4, &[2, 3, 4]));
+    node.put(&web(Protocol::Udp, IpFamily::V4, &[2]));
+    node.desired.ports.clear();
+    let plan = web(Protocol::Tcp, IpFamily::V4, &[3]);
+    node.desired.ports.insert(plan.key.clone(), Arc::new(plan));
+    node.plane = Nftables::new(EXTERNAL, PacketSettings::default());
+    node.apply(&Changed::Everything);
+    assert_eq!(node.ask(Protocol::Tcp, node_port(IpFamily::V4)).unwrap().pod, pod(IpFamily::V4, 3));
+    let error = node.ask(Protocol::Udp, node_port(IpFamily::V4)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "nobody listens on the node itself");
+}
+
+#[test]
+fn a_foreign_flush_is_noticed_and_repaired() {
+    let mut node = Node::new(EXTERNAL);
+    node.put(&web(Protocol::Tcp, IpFamily::V4, &[2]));
+    assert!(node.is_intact());
+    for flush in ["flush ruleset", "delete table inet weft-proxy", "flush table inet weft-proxy"] {
+        node.net.nft(flush);
+        assert!(!node.is_intact(), "{flush}");
+        node.apply(&Changed::Everything);
+        assert!(node.is_intact(), "{flush}");
+        node.ask(Protocol::Tcp, node_port(IpFamily::V4)).unwrap();
+    }
+}
+
+#[test]
+fn foreign_tables_are_not_touched() {
+    let mut node = Node::new(EXTERNAL);
+    node.net.nft("add table ip foreign");
+    node.net.nft("add chain ip foreign pre { type nat hook prerouting priority dstnat ; }");
+    node.net.nft("add rule ip foreign pre tcp dport 30080 dnat to 192.0.2.1:1");
+    node.net.nft("add table inet weft-proxy-2");
+    let foreign =
+        |node: &Node| [node.net.nft("-a list table ip foreign"), node.net.nft("-a list table inet weft-proxy-2")];
+    let before = foreign(&node);
+    node.put(&web(Protocol::Tcp, IpFamily::V4, &[2]));
+    node.ask(Protocol::Tcp, node_port(IpFamily::V4)).expect("ours comes before the standard priority");
+    node.net.nft("delete table inet weft-proxy");
+    node.apply(&Changed::Everything);
+    let Node { net, plane, .. } = &mut node;
+    net.node.run(|| plane.cleanup().unwrap()).unwrap();
+    net.node.run(|| plane.cleanup().expect("twice is fine")).unwrap();
+    assert_eq!(foreign(&node), before);
+    assert!(!node.net.nft("list tables").contains("inet weft-proxy\n"));
+}
+
+#[test]
+fn a_cluster_ip_to_drop_is_dropped_beside_the_socket_plane() {
+    let mut node = Node::new(EXTERNAL);
+    let mut plan = web(Protocol::Tcp, IpFamily::V4, &[2]);
+    plan.frontends = vec![Frontend::ClusterIp(vip(IpFamily::V4))];
+    plan.internal = Outcome::Drop;
+    node.put(&plan);
+    let short = Duration::from_millis(200);
+    for from in [&node.net.node, &node.net.pods] {
+        let error = from.run(|| ask_tcp(vip(IpFamily::V4), short)).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    }
+}
+
+#[test]
+fn scope_all_serves_cluster_ips_to_pods_and_to_the_node() {
+    let mut node = Node::new(PacketScope::All);
+    for (protocol, family) in ALL {
+        let mut plan = web(protocol, family, &[2, 3, 4]);
+        plan.frontends = vec![Frontend::ClusterIp(vip(family))];
+        node.put(&plan);
+        for from in [&node.net.node, &*node.net.client] {
+            let ask = || ask(protocol, vip(family), PATIENCE).unwrap().pod;
+            let mut pods = from.run(|| [(); 3].map(|()| ask())).unwrap();
+            pods.sort_unstable();
+            assert_eq!(pods, [2, 3, 4].map(|last| pod(family, last)), "{protocol} {family}");
+        }
+    }
+}
