@@ -52,6 +52,8 @@ pub struct Nftables {
     nft: Box<dyn Nft>,
     /// `None`: unknown, so the next apply reads the kernel.
     shadow: Option<Shadow>,
+    /// Removals of chains and maps nobody uses any more, for when there is time.
+    idle: Transaction,
 }
 
 impl Nftables {
@@ -64,13 +66,14 @@ impl Nftables {
     }
 
     fn with(scope: PacketScope, settings: Arc<PacketSettings>, nft: Box<dyn Nft>) -> Self {
-        Self { scope, settings, nft, shadow: None }
+        Self { scope, settings, nft, shadow: None, idle: Transaction::default() }
     }
 
     fn plan(&mut self, desired: &Desired, changed: &Changed) -> Result<(Shadow, Plan), DataPlaneError> {
         match (self.shadow.take(), changed) {
             (Some(mut shadow), Changed::Ports(keys)) => {
-                let plan = shadow.update(desired, keys);
+                let mut plan = shadow.update(desired, keys);
+                plan.postpone(&mut self.idle);
                 Ok((shadow, plan))
             }
             (Some(mut shadow), Changed::NodePortAddresses) => {
@@ -78,6 +81,8 @@ impl Nftables {
                 Ok((shadow, plan))
             }
             (_, Changed::Everything) | (None, _) => {
+                // What was postponed is among what is seen.
+                self.idle = Transaction::default();
                 let observed = self.nft.observe().map_err(error("read table"))?;
                 Ok(Shadow::load(self.scope, &self.settings, buckets::CHAINS, desired, &observed))
             }
@@ -112,9 +117,18 @@ impl DataPlane for Nftables {
 
     /// Looks whether the first chain has its rule: it notices `nft flush ruleset`, `nft flush table` and `nft delete table`;
     /// single elements removed by others it does not. One netlink request, some microseconds, however many Services.
+    /// Chains that have fallen out of use meanwhile are removed now.
     fn is_intact(&mut self) -> Result<bool, DataPlaneError> {
-        let present = self.nft.is_present().map_err(error("look after table"))?;
-        Ok(self.shadow.is_some() && present)
+        let intact = self.nft.is_present().map_err(error("look after table"))? && self.shadow.is_some();
+        let idle = std::mem::take(&mut self.idle);
+        if !intact || idle.is_empty() {
+            return Ok(intact);
+        }
+        let removed = self.nft.run(&idle).map_err(error("remove what is not used from table"));
+        if removed.is_err() {
+            self.shadow = None;
+        }
+        removed.map(|()| true)
     }
 
     fn connections(&self, key: &PlanKey) -> Result<Vec<EndpointConnections>, DataPlaneError> {

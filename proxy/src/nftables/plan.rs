@@ -42,7 +42,7 @@ pub(crate) struct Plan {
     /// Elements; clients see all of it or nothing. Where nothing of ours was there before, nobody could tell, and it may be
     /// done in parts.
     pub(crate) commit: Transaction,
-    /// Removes chains and maps that nothing refers to any more.
+    /// Removes chains and maps that nothing refers to any more. Not urgent.
     pub(crate) retire: Transaction,
     /// Whether `commit` may be done in parts, which bounds the memory it takes.
     pub(crate) divisible: bool,
@@ -96,6 +96,23 @@ impl Plan {
             divisible: false,
             inherited: inherited(&before.elements, &after.elements),
         }
+    }
+
+    /// Postpones `retire` to `idle`, and takes back from there what is needed again: making and removing chains is the
+    /// work of `nft`, and the slowest part of a change, but only the making is urgent.
+    pub(crate) fn postpone(&mut self, idle: &mut Transaction) {
+        self.prepare.operations.retain(|operation| {
+            let removal = match operation {
+                Operation::AddMap(map) => Operation::DeleteMap(*map),
+                Operation::AddChain(chain) => Operation::DeleteChain(*chain),
+                _ => return true,
+            };
+            let position = idle.operations.iter().position(|postponed| *postponed == removal);
+            position.map(|position| idle.operations.remove(position)).is_none()
+        });
+        idle.operations.append(&mut self.retire.operations);
+        // A map goes after the chains that look into it.
+        idle.operations.sort_by_key(|operation| matches!(operation, Operation::DeleteMap(_)));
     }
 
     /// The transactions in their order.

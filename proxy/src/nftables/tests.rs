@@ -59,6 +59,7 @@ impl Bench {
 
     fn apply(&mut self, changed: &Changed) {
         self.plane.apply(&self.desired, changed).unwrap();
+        assert!(self.plane.is_intact().unwrap(), "and what was postponed is done");
         self.nft.check_references().unwrap();
     }
 
@@ -137,6 +138,21 @@ delete map inet weft-proxy np-endpoints4-tcp-2
 ",
     ];
     assert_eq!(scripts[1..], expected);
+}
+
+#[test]
+fn a_chain_that_is_needed_again_before_it_was_removed_stays() {
+    let mut bench = with_web(&TWO);
+    bench.nft.take_scripts();
+    for addresses in [&THREE[..], &TWO, &THREE, &TWO] {
+        bench.desired.ports.insert(key("web"), Arc::new(web(addresses)));
+        bench.plane.apply(&bench.desired, &Changed::Ports(vec![key("web")])).unwrap();
+    }
+    let scripts = bench.nft.take_scripts();
+    let chains = scripts.iter().filter(|script| script.contains(" chain ")).count();
+    assert_eq!((scripts.len(), chains), (5, 1), "the chain for three is made once: {scripts:?}");
+    assert!(bench.plane.is_intact().unwrap());
+    bench.nft.check_references().unwrap();
 }
 
 #[test]
