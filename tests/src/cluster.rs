@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    ApiServer, Binaries, Manifests, Node, Place, Run, eventually, ip, node::NodeSpec, run::create_netns, secs,
+    Binaries, Manifests, Node, Place, Run, api_server::ApiServer, eventually, ip, node::NodeSpec, run::create_netns,
+    secs,
 };
 
 /// Address of the outside host on the underlay (TEST-NET-1, RFC 5737).
@@ -162,12 +163,9 @@ impl Cluster {
         &self.source
     }
 
-    /// The API server, to kill and restart.
-    ///
-    /// # Panics
-    /// The cluster was built without [`ClusterBuilder::api_server`].
-    pub fn api_server(&mut self) -> &mut ApiServer {
-        self.source.api_server().expect("the cluster has an API server")
+    /// The same, to kill and restart the API server.
+    pub fn manifests_mut(&mut self) -> &mut Manifests {
+        &mut self.source
     }
 
     /// Name and directory.

@@ -35,7 +35,6 @@ mod traffic;
 mod wait;
 
 pub use agent::Agent;
-pub use api_server::ApiServer;
 pub use binaries::Binaries;
 pub use cluster::{Cluster, ClusterBuilder, OUTSIDE_V4};
 pub use node::Node;

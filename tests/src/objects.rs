@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{ApiServer, Pod};
+use crate::{Pod, api_server::ApiServer};
 
 /// A port of an EndpointSlice.
 #[derive(Clone, Debug)]
@@ -53,9 +53,12 @@ impl Manifests {
         &self.directory
     }
 
-    /// The API server, if the cluster has one.
-    pub fn api_server(&mut self) -> Option<&mut ApiServer> {
-        self.api_server.as_mut()
+    /// Kills the API server; agents keep what they have.
+    ///
+    /// # Errors
+    /// It does not run, or the cluster has none.
+    pub fn kill_api_server(&mut self) -> Result<()> {
+        self.api_server.as_mut().context("the cluster has no API server")?.kill()
     }
 
     /// Writes or replaces `file`.
@@ -72,17 +75,12 @@ impl Manifests {
         gone.into_iter().try_for_each(|object| api_server.delete(object))
     }
 
-    /// Applies all files again, to an API server that lost them.
+    /// Starts a killed API server again, with all objects.
     ///
     /// # Errors
-    /// The API server refuses one.
-    pub fn apply_again(&self) -> Result<()> {
-        let Some(api_server) = &self.api_server else { return Ok(()) };
-        for entry in fs::read_dir(&self.directory)? {
-            let name = entry?.file_name();
-            self.objects(&name.to_string_lossy())?.iter().try_for_each(|object| api_server.apply(object))?;
-        }
-        Ok(())
+    /// It does not come up, or the cluster has none.
+    pub fn restart_api_server(&mut self) -> Result<()> {
+        self.api_server.as_mut().context("the cluster has no API server")?.restart(&self.directory)
     }
 
     /// The objects in a file; none if there is no such file, or no API server that would want them.

@@ -76,6 +76,8 @@ pub struct ProxyStatus {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
+    /// `dir` or `kube`.
+    pub kind: String,
     /// Objects and files that could not be used.
     #[serde(default)]
     pub rejected: Vec<RejectedObject>,
