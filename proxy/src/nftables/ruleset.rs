@@ -109,15 +109,20 @@ fn outsiders(family: IpFamily, verdict: &str) -> String {
     format!("{ip} daddr . meta l4proto . th dport . {ip} saddr != @{} {verdict}", Collection::Allowed(family))
 }
 
+/// Masquerading with ports above the API server's usual NodePort range (30000-32767). A UDP server in a pod answers a
+/// masqueraded client by sending to (this node's address, the port chosen here); with a NodePort's number the socket
+/// programs would take that for a request to the Service, and the answer would be lost.
+const MASQUERADE: &str = "meta l4proto { tcp, udp, sctp } masquerade to :32768-65535 fully-random";
+
 /// `ct status dnat` keeps other people's packets with this mark out; the bit is cleared, the others stay (8.10).
 fn postrouting(settings: &PacketSettings) -> Vec<String> {
     let mark = format!("{:#x}", settings.masquerade_mark());
     let hairpin = |family| {
         let (ip, set) = (ip(family), Collection::Hairpin(family));
-        format!("ct status dnat {ip} saddr . {ip} daddr @{set} masquerade fully-random")
+        format!("ct status dnat {ip} saddr . {ip} daddr @{set} {MASQUERADE}")
     };
     let marked = format!("meta mark & {mark} == {mark} meta mark set meta mark ^ {mark}");
-    let mut rules = vec![format!("ct status dnat {marked} masquerade fully-random")];
+    let mut rules = vec![format!("ct status dnat {marked} {MASQUERADE}")];
     rules.extend(FAMILIES.map(hairpin));
     rules
 }

@@ -47,6 +47,19 @@ fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
     }
 }
 
+/// Else a pod's UDP answer could look like a request to a NodePort to the socket programs, and be lost.
+#[test]
+fn masquerading_leaves_the_node_ports_alone() {
+    let mut node = Node::new(EXTERNAL);
+    for (protocol, family) in ALL {
+        node.put(&web(protocol, family, &[2]));
+        for _ in 0..50 {
+            let port = node.ask(protocol, node_port(family)).unwrap().source_port;
+            assert!(port >= 32_768, "{protocol} {family}: {port}");
+        }
+    }
+}
+
 #[test]
 fn the_pod_sees_the_node_if_masqueraded_and_the_client_if_not() {
     let mut node = Node::new(EXTERNAL);

@@ -119,7 +119,7 @@ impl Drop for Net {
 }
 
 fn answer(at: SocketAddr, peer: SocketAddr) -> String {
-    format!("{} {}", at.ip(), peer.ip())
+    format!("{} {} {}", at.ip(), peer.ip(), peer.port())
 }
 
 /// Which pod answered, and whom it saw.
@@ -127,12 +127,16 @@ fn answer(at: SocketAddr, peer: SocketAddr) -> String {
 pub struct Answer {
     pub pod: IpAddr,
     pub source: IpAddr,
+    pub source_port: u16,
 }
 
 fn parse(text: &str) -> io::Result<Answer> {
-    let parsed = text
-        .split_once(' ')
-        .and_then(|(pod, source)| Some(Answer { pod: pod.parse().ok()?, source: source.parse().ok()? }));
+    let mut words = text.split(' ');
+    let mut read = || -> Option<Answer> {
+        let (pod, source, port) = (words.next()?, words.next()?, words.next()?);
+        Some(Answer { pod: pod.parse().ok()?, source: source.parse().ok()?, source_port: port.parse().ok()? })
+    };
+    let parsed = read();
     parsed.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, format!("no answer but {text:?}")))
 }
 
