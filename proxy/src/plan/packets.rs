@@ -19,7 +19,12 @@ pub struct PacketSettings {
 impl Default for PacketSettings {
     /// kube-proxy's defaults.
     fn default() -> Self {
-        Self { local_traffic: LocalTraffic::Unknown, masquerade_all: false, masquerade_bit: 14, localhost_node_ports: true }
+        Self {
+            local_traffic: LocalTraffic::Unknown,
+            masquerade_all: false,
+            masquerade_bit: 14,
+            localhost_node_ports: true,
+        }
     }
 }
 
