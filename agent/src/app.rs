@@ -21,19 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 use tracing_subscriber::EnvFilter;
 use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
-use weft_proxy::{
-    dataplane::DataPlane,
-    ebpf::{self, Ebpf, MapSizes, SocketPlaneConfig},
-    nftables::{Nftables, PacketScope},
-    plan::{Planner, PlannerConfig},
-};
+use weft_proxy::plan::{Planner, PlannerConfig};
 
 use crate::{
-    cgroup,
     cli::{AgentArgs, PathArgs},
     cni_files,
-    config::{Config, OverlayConfig, ProxyConfig, SourceKind},
-    node_addresses, pod_network, privileges,
+    config::{Config, OverlayConfig, SourceKind},
+    data_planes, node_addresses, pod_network, privileges,
     server::{Identity, Server, Sources},
     services, source,
 };
@@ -163,22 +157,11 @@ async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus
 
 fn start_services(config: &Config) -> anyhow::Result<services::Handle> {
     let planner = Planner::new(PlannerConfig::new(config.node_name.as_str()));
-    let handle = services::start(planner, data_planes(&config.proxy)?)?;
+    let handle = services::start(planner, data_planes::open(&config.proxy)?)?;
     let addresses = handle.clone();
     node_addresses::follow(config.proxy.node_port_addresses.clone(), move |now| addresses.node_port_addresses(now))
         .context("the node's addresses")?;
     Ok(handle)
-}
-
-fn data_planes(proxy: &ProxyConfig) -> anyhow::Result<Vec<Box<dyn DataPlane>>> {
-    let cgroup_root = match &proxy.cgroup_root {
-        Some(root) => root.clone(),
-        None => cgroup::mounted_root()?,
-    };
-    let sockets =
-        Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs: proxy.bpffs.clone(), sizes: MapSizes::default() })?;
-    let packets = Nftables::new(PacketScope::External { second_line: false }, proxy.packets.clone());
-    Ok(vec![Box::new(sockets), Box::new(packets)])
 }
 
 /// Starts whatever delivers objects; returns its kind and place.
@@ -224,9 +207,9 @@ async fn remove_everything(config: Config) -> anyhow::Result<()> {
         note(cni_files::remove(&config.paths).context("CNI configuration"));
     }
     if config.components.proxy {
-        note(ebpf::cleanup(&config.proxy.bpffs).map_err(Into::into));
-        let mut packets = Nftables::new(PacketScope::External { second_line: false }, config.proxy.packets.clone());
-        note(packets.cleanup().map_err(Into::into));
+        for error in data_planes::remove_all(&config.proxy) {
+            note(Err(error));
+        }
     }
     if let Some(overlay) = &config.overlay {
         note(remove_overlay(&config, overlay).await);

@@ -49,6 +49,8 @@ pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub(crate) proxy: ProxyArgs,
     #[command(flatten)]
+    pub(crate) map_sizes: MapSizeArgs,
+    #[command(flatten)]
     pub(crate) overlay: OverlayArgs,
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
@@ -77,7 +79,7 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "FILE", alias = "config")]
     pub(crate) kube_proxy_config: Option<PathBuf>,
 
-    /// Data plane: ebpf. Empty: what the node can do best.
+    /// Data plane: ebpf, nftables or iptables. Empty: the first of them that the node can have.
     #[arg(long, value_name = "MODE")]
     pub(crate) proxy_mode: Option<String>,
 
@@ -120,6 +122,35 @@ pub(crate) struct ProxyArgs {
     /// BPF file system; pins are kept in `weft/v<ABI>` below it.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub(crate) bpffs: PathBuf,
+}
+
+/// Room in the maps of the ebpf mode, in elements. Changing one makes its maps anew; no connection fails.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Sizes of BPF maps")]
+pub(crate) struct MapSizeArgs {
+    /// Addresses and NodePorts of Services, in each family.
+    #[arg(long, value_name = "N")]
+    pub(crate) ebpf_max_frontends: Option<u32>,
+
+    /// Endpoints of all Service ports, in each family, with room to change them.
+    #[arg(long, value_name = "N")]
+    pub(crate) ebpf_max_backends: Option<u32>,
+
+    /// Service ports, each counted once or twice.
+    #[arg(long, value_name = "N")]
+    pub(crate) ebpf_max_sets: Option<u32>,
+
+    /// Endpoints whose connections are counted.
+    #[arg(long, value_name = "N")]
+    pub(crate) ebpf_max_endpoints: Option<u32>,
+
+    /// Clients with session affinity; the oldest is forgotten for a new one.
+    #[arg(long, value_name = "N")]
+    pub(crate) ebpf_max_affinity: Option<u32>,
+
+    /// Sockets that send datagrams to Services without connect; the oldest is forgotten for a new one.
+    #[arg(long, value_name = "N")]
+    pub(crate) ebpf_max_udp_flows: Option<u32>,
 }
 
 /// Pod network.

@@ -92,13 +92,21 @@ impl Agent {
     /// # Errors
     /// The program cannot be started.
     pub fn start(&self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// The same, with some flags set otherwise.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start_with(&self, flags: &[(&str, &str)]) -> Result<()> {
         let mut child = self.child();
         if child.is_some() {
             return Ok(());
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = self.command("agent");
-        command.args(self.arguments()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.args(self.arguments_with(flags)).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         *child = Some(command.spawn().with_context(|| format!("start {}", self.program.display()))?);
         Ok(())
     }

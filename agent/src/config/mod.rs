@@ -14,7 +14,7 @@ use kube_proxy::KubeProxyFile;
 pub(crate) use leases::SubnetManager;
 pub(crate) use overlay::OverlayConfig;
 pub(crate) use parts::{Components, KubeAccess, SourceKind};
-pub(crate) use proxy::{NodePortAddresses, ProxyConfig};
+pub(crate) use proxy::{NodePortAddresses, ProxyConfig, ProxyMode};
 
 /// Everything the agent was asked to do, checked.
 #[derive(Debug, Clone, PartialEq)]

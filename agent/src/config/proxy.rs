@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use ipnetwork::IpNetwork;
-use weft_proxy::plan::PacketSettings;
+use weft_proxy::{ebpf::MapSizes, plan::PacketSettings};
 
 use super::{Mistakes, comma_list, kube_proxy::KubeProxyFile, packets};
-use crate::cli::AgentArgs;
+use crate::cli::{AgentArgs, MapSizeArgs};
 
 /// Configuration of Service balancing.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub(crate) struct ProxyConfig {
     pub(crate) node_port_addresses: NodePortAddresses,
     /// Who counts as local traffic, and the masquerade mark.
     pub(crate) packets: PacketSettings,
+    /// Room in the socket programs' maps.
+    pub(crate) map_sizes: MapSizes,
     /// cgroup2 directory of the socket programs; `None`: the mounted root.
     pub(crate) cgroup_root: Option<PathBuf>,
     /// BPF file system.
@@ -26,16 +28,24 @@ pub(crate) struct ProxyConfig {
 /// Data plane asked for (`--proxy-mode`, `mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProxyMode {
+    /// The first of the following that the node can have.
+    Best,
     /// Socket programs, with nftables for packets from outside.
     Ebpf,
+    /// nftables alone.
+    Nftables,
+    /// iptables alone, with kube-proxy's chains.
+    Iptables,
 }
 
 impl ProxyMode {
     /// Reads a mode; empty is the best the node can do.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "" | "ebpf" => Ok(Self::Ebpf),
-            "nftables" | "iptables" => Err("is not built yet; use ebpf or leave it empty".to_owned()),
+            "" => Ok(Self::Best),
+            "ebpf" => Ok(Self::Ebpf),
+            "nftables" => Ok(Self::Nftables),
+            "iptables" => Ok(Self::Iptables),
             "ipvs" => Err("Weft has no ipvs mode; use ebpf, which balances in round robin too".to_owned()),
             _ => Err("must be ebpf, nftables, iptables or blank".to_owned()),
         }
@@ -65,6 +75,30 @@ impl NodePortAddresses {
     }
 }
 
+/// The flags' values over the defaults, each checked.
+fn map_sizes(flags: &MapSizeArgs, mistakes: &mut Mistakes) -> MapSizes {
+    let mut sizes = MapSizes::default();
+    let fields = [
+        ("frontends", flags.ebpf_max_frontends, &mut sizes.frontends),
+        ("backends", flags.ebpf_max_backends, &mut sizes.backends),
+        ("sets", flags.ebpf_max_sets, &mut sizes.sets),
+        ("endpoints", flags.ebpf_max_endpoints, &mut sizes.endpoints),
+        ("affinity", flags.ebpf_max_affinity, &mut sizes.affinity),
+        ("udp-flows", flags.ebpf_max_udp_flows, &mut sizes.udp_flows),
+    ];
+    for (name, given, size) in fields {
+        match given {
+            Some(given) if (MapSizes::MIN..=MapSizes::MAX).contains(&given) => *size = given,
+            Some(given) => {
+                let allowed = format!("must be {} to {}", MapSizes::MIN, MapSizes::MAX);
+                mistakes.add(format!("--ebpf-max-{name}"), given, allowed);
+            }
+            None => {}
+        }
+    }
+    sizes
+}
+
 /// Reads the flags and the file; a flag wins.
 pub(super) fn read(args: &AgentArgs, file: &KubeProxyFile, mistakes: &mut Mistakes) -> Option<ProxyConfig> {
     let (origin, mode) = match &args.proxy.proxy_mode {
@@ -86,6 +120,7 @@ pub(super) fn read(args: &AgentArgs, file: &KubeProxyFile, mistakes: &mut Mistak
     Some(ProxyConfig {
         mode: mode?,
         packets: packets?,
+        map_sizes: map_sizes(&args.map_sizes, mistakes),
         node_port_addresses: node_port_addresses?,
         cgroup_root: args.proxy.cgroup_root.clone(),
         bpffs: args.proxy.bpffs.clone(),

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use clap::Parser;
 
-use super::{Config, Mistake, NodePortAddresses, SourceKind, proxy::ProxyMode};
+use super::{Config, Mistake, NodePortAddresses, ProxyMode, SourceKind};
 use crate::cli::{Cli, Command};
 
 /// A directory with everything a good configuration needs.
@@ -48,7 +48,7 @@ fn good_flags_make_a_config() {
     let config = files.load(&[]).unwrap();
     assert_eq!(config.node_name, "n1");
     assert_eq!(config.source, SourceKind::Dir(files.path("manifests").into()));
-    assert_eq!(config.proxy.mode, ProxyMode::Ebpf);
+    assert_eq!(config.proxy.mode, ProxyMode::Best);
     assert!(config.overlay.is_some());
 }
 

@@ -4,6 +4,7 @@
 //! apply. Nothing is written before every kind was listed completely.
 
 mod planes;
+mod udp;
 mod view;
 
 use std::{
@@ -17,13 +18,15 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
-use weft_proxy::{dataplane::DataPlane, model::ObjectKind, plan::Planner};
+use weft_proxy::{model::ObjectKind, plan::Planner};
 
 use crate::{
+    data_planes::Chosen,
     source::SourceEvent,
     status::{ProxyStatus, RejectedObject, ServiceStatus},
 };
 use planes::Planes;
+use udp::UdpCleanUp;
 
 /// Most inputs taken before the kernel is brought up to date: bounds the delay of the first change in a storm.
 const BATCH: usize = 10_000;
@@ -83,11 +86,13 @@ impl Handle {
 ///
 /// # Errors
 /// The thread cannot be created.
-pub(crate) fn start(planner: Planner, planes: Vec<Box<dyn DataPlane>>) -> std::io::Result<Handle> {
+pub(crate) fn start(planner: Planner, chosen: Chosen) -> std::io::Result<Handle> {
     let (sender, inputs) = mpsc::channel();
     let worker = Worker {
         planner,
-        planes: Planes::new(planes),
+        planes: Planes::new(chosen.planes),
+        retire: Some(chosen.retire),
+        udp: UdpCleanUp::new(chosen.cgroup_root),
         unlisted: BTreeSet::from([ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node]),
         addresses_known: false,
         unreadable: Vec::new(),
@@ -102,6 +107,9 @@ pub(crate) fn start(planner: Planner, planes: Vec<Box<dyn DataPlane>>) -> std::i
 struct Worker {
     planner: Planner,
     planes: Planes,
+    /// Removes what other modes left; to be done once, when ours carry everything.
+    retire: Option<Box<dyn FnOnce() + Send>>,
+    udp: UdpCleanUp,
     /// Kinds of which no full list came yet.
     unlisted: BTreeSet<ObjectKind>,
     addresses_known: bool,
@@ -181,7 +189,18 @@ impl Worker {
                 info!(service_ports = self.planner.ports().len(), "Services are programmed");
             }
             self.last_sync = Some(Timestamp::now());
+            if self.planes.error().is_none() {
+                self.in_sync();
+            }
         }
+    }
+
+    /// What may only follow once the kernel leads new connections to where they belong.
+    fn in_sync(&mut self) {
+        if let Some(retire) = self.retire.take() {
+            retire();
+        }
+        self.udp.run(&mut self.planner);
     }
 
     fn answer(&self, question: Input) {

@@ -3,6 +3,7 @@
 mod fixture;
 mod kube;
 mod leases;
+mod modes;
 mod network;
 mod operation;
 mod resilience;

@@ -1,0 +1,105 @@
+//! Which data planes carry the plan, by mode, and how those of the other modes are taken out again.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Context;
+use tracing::{info, warn};
+use weft_proxy::{
+    dataplane::{DataPlane, DataPlaneError},
+    ebpf::{self, Ebpf, SocketPlaneConfig},
+    iptables::Iptables,
+    nftables::{Nftables, PacketScope},
+};
+
+use crate::{
+    cgroup,
+    config::{ProxyConfig, ProxyMode},
+};
+
+/// The data planes of this node.
+pub(crate) struct Chosen {
+    /// In the order they are applied.
+    pub(crate) planes: Vec<Box<dyn DataPlane>>,
+    /// What to do once they carry everything: a former mode's rules must not outlive its agent.
+    pub(crate) retire: Box<dyn FnOnce() + Send>,
+    /// The cgroup whose processes are clients, for the sockets to close when an endpoint goes.
+    pub(crate) cgroup_root: Option<PathBuf>,
+}
+
+/// Opens the data planes of the configured mode, or of the best one this node can have.
+///
+/// # Errors
+/// What the mode that was asked for lacks.
+pub(crate) fn open(proxy: &ProxyConfig) -> anyhow::Result<Chosen> {
+    let cgroup_root = proxy.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok);
+    let sockets = |root: PathBuf| -> anyhow::Result<Box<dyn DataPlane>> {
+        let config = SocketPlaneConfig { cgroup_root: root, bpffs: proxy.bpffs.clone(), sizes: proxy.map_sizes };
+        Ok(Box::new(Ebpf::open(config)?))
+    };
+    let beside = Box::new(packets(proxy, PacketScope::External { second_line: false }));
+    let whole = Box::new(packets(proxy, PacketScope::All));
+    let iptables = Box::new(Iptables::new(proxy.packets.clone()));
+    let (mode, planes): (_, Vec<Box<dyn DataPlane>>) = match proxy.mode {
+        ProxyMode::Ebpf => (ProxyMode::Ebpf, vec![sockets(cgroup_root.as_ref().map_err(clone)?.clone())?, beside]),
+        ProxyMode::Nftables => (ProxyMode::Nftables, vec![whole]),
+        ProxyMode::Iptables => (ProxyMode::Iptables, vec![iptables]),
+        ProxyMode::Best => match cgroup_root.as_ref().map_err(clone).and_then(|root| sockets(root.clone())) {
+            Ok(sockets) => (ProxyMode::Ebpf, vec![sockets, beside]),
+            Err(error) if is_there("nft") => {
+                warn!(missing = %format!("{error:#}"), fallback = "nftables", "this node cannot have the ebpf mode");
+                (ProxyMode::Nftables, vec![whole])
+            }
+            Err(error) => {
+                warn!(missing = %format!("{error:#}; nft"), fallback = "iptables", "this node can only have iptables");
+                (ProxyMode::Iptables, vec![iptables])
+            }
+        },
+    };
+    Ok(Chosen { planes, retire: retire(mode, proxy), cgroup_root: cgroup_root.ok() })
+}
+
+/// An error cannot be cloned, but its text can.
+fn clone(error: &anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}
+
+fn packets(proxy: &ProxyConfig, scope: PacketScope) -> Nftables {
+    Nftables::new(scope, proxy.packets.clone())
+}
+
+/// Removes what agents of other modes left.
+fn retire(mode: ProxyMode, proxy: &ProxyConfig) -> Box<dyn FnOnce() + Send> {
+    let proxy = proxy.clone();
+    Box::new(move || {
+        let others = [
+            (mode != ProxyMode::Ebpf).then(|| ("ebpf", ebpf::cleanup(&proxy.bpffs))),
+            (mode == ProxyMode::Iptables).then(|| ("nftables", packets(&proxy, PacketScope::All).cleanup())),
+            (mode != ProxyMode::Iptables).then(|| ("iptables", remove_iptables(&proxy))),
+        ];
+        for (other, result) in others.into_iter().flatten() {
+            match result {
+                Ok(()) => info!(mode = other, "nothing of this mode is left"),
+                Err(error) => warn!(mode = other, %error, "cannot remove what this mode left"),
+            }
+        }
+    })
+}
+
+/// A node without iptables has no rules in it.
+fn remove_iptables(proxy: &ProxyConfig) -> Result<(), DataPlaneError> {
+    if is_there("iptables") { Iptables::new(proxy.packets.clone()).cleanup() } else { Ok(()) }
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Removes the data planes of every mode (`weft cleanup`); returns what went wrong.
+pub(crate) fn remove_all(proxy: &ProxyConfig) -> Vec<anyhow::Error> {
+    let removals = [
+        ebpf::cleanup(&proxy.bpffs).context("ebpf"),
+        packets(proxy, PacketScope::All).cleanup().context("nftables"),
+        remove_iptables(proxy).context("iptables"),
+    ];
+    removals.into_iter().filter_map(Result::err).collect()
+}
