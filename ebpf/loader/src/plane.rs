@@ -95,7 +95,9 @@ impl SocketPlane {
         }
         let mut programs = loader.load(OBJECT).map_err(load_error)?;
         for hook in &HOOKS {
-            program(&mut programs, hook).load().map_err(|source| program_error(hook.program, source))?;
+            let program = program(&mut programs, hook);
+            patiently(|| program.load(), verifier_was_interrupted)
+                .map_err(|source| program_error(hook.program, source))?;
         }
 
         let mut maps = Maps::take(&mut programs, &config.sizes)?;
@@ -221,6 +223,25 @@ fn load_error(source: EbpfError) -> Error {
     }
 }
 
+/// How often a program is given to the verifier before giving up.
+const LOAD_ATTEMPTS: u32 = 20;
+
+/// The verifier stops with EAGAIN when anything wants the thread's attention meanwhile, such as a signal for another one
+/// (`do_check` in kernel/bpf/verifier.c); the next try mostly gets through. libbpf does the same.
+fn patiently<E>(mut load: impl FnMut() -> Result<(), E>, interrupted: impl Fn(&E) -> bool) -> Result<(), E> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match load() {
+            Err(error) if interrupted(&error) => {}
+            done => return done,
+        }
+    }
+    load()
+}
+
+fn verifier_was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
+}
+
 fn program_error(program: &'static str, source: ProgramError) -> Error {
     // EACCES is the verifier's "no" and not a matter of privileges.
     match &source {
@@ -243,4 +264,28 @@ fn attach_error(doing: &'static str, program: &'static str, cgroup: &Path, sourc
 /// EPERM again, if it was that.
 fn denied(error: &io::Error) -> Option<io::Error> {
     (error.raw_os_error() == Some(libc::EPERM)).then(|| io::Error::from_raw_os_error(libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOAD_ATTEMPTS, patiently};
+
+    /// Calls made when the first `interruptions` are interrupted and the next one ends with `outcome`.
+    fn calls(interruptions: u32, outcome: Result<(), &'static str>) -> u32 {
+        let mut calls = 0;
+        let load = || {
+            calls += 1;
+            if calls <= interruptions { Err("interrupted") } else { outcome }
+        };
+        let expected = if interruptions < LOAD_ATTEMPTS { outcome } else { Err("interrupted") };
+        assert_eq!(patiently(load, |error| *error == "interrupted"), expected);
+        calls
+    }
+
+    #[test]
+    fn an_interrupted_verifier_is_asked_again_and_a_refusal_is_not() {
+        assert_eq!(calls(3, Ok(())), 4);
+        assert_eq!(calls(0, Err("refused")), 1);
+        assert_eq!(calls(u32::MAX, Ok(())), LOAD_ATTEMPTS);
+    }
 }
