@@ -92,9 +92,12 @@ async fn follow<K>(api: Api<K>, config: watcher::Config, kind: ObjectKind, deliv
 where
     K: Resource + Clone + Debug + DeserializeOwned + Into<Object> + Send + 'static,
 {
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let start = || watcher(api.clone(), config.clone()).default_backoff().boxed();
+    let mut events = start();
     let mut listing: Vec<Object> = Vec::new();
+    let mut failing = false;
     while let Some(event) = events.next().await {
+        failing &= event.is_err();
         let taken = match event {
             Ok(Event::Init) => {
                 listing.clear();
@@ -110,8 +113,16 @@ where
             }
             Ok(Event::Apply(object)) => deliver(SourceEvent::Change(Change::Apply(object.into()))),
             Ok(Event::Delete(object)) => deliver(SourceEvent::Change(Change::Delete(object.into().reference()))),
+            Err(error) if is_stuck(&error) => {
+                events = start();
+                true
+            }
             Err(error) => {
-                warn!(%kind, %error, "watching the API server; the data plane stays as it is");
+                // Once an outage: the back-off tries for as long as it takes.
+                if !failing {
+                    warn!(%kind, %error, "watching the API server; the data plane stays as it is");
+                }
+                failing = true;
                 true
             }
         };
@@ -119,4 +130,10 @@ where
             return;
         }
     }
+}
+
+/// Whether the server does not know the version any more that the watcher goes on asking for, as after a restored backup:
+/// the watcher lists again by itself only if a stream says so, not if the request is refused (`kube` 5.0).
+fn is_stuck(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
