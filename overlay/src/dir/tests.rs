@@ -198,6 +198,7 @@ async fn a_broken_file_is_reported_and_nobody_vanishes() {
     // Its subnet is taken all the same.
     let b = manager.acquire(&request("b", 2, NETWORK)).await.unwrap();
     assert_eq!(b.subnets.to_string(), "10.5.3.0-24");
+    until(&mut snapshots, |snapshot| snapshot.leases.len() == 2).await;
 
     // A directory that is gone is no view; one that is back is.
     fs::rename(&subnets, directory.path().join("away")).unwrap();
