@@ -31,36 +31,46 @@ pub(crate) struct Chosen {
 /// # Errors
 /// What the mode that was asked for lacks.
 pub(crate) fn open(proxy: &ProxyConfig) -> anyhow::Result<Chosen> {
-    let cgroup_root = proxy.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok);
-    let sockets = |root: PathBuf| -> anyhow::Result<Box<dyn DataPlane>> {
-        let config = SocketPlaneConfig { cgroup_root: root, bpffs: proxy.bpffs.clone(), sizes: proxy.map_sizes };
-        Ok(Box::new(Ebpf::open(config)?))
+    let mode = match proxy.mode {
+        ProxyMode::Best => return best(proxy),
+        asked_for => asked_for,
     };
-    let beside = Box::new(packets(proxy, PacketScope::External { second_line: false }));
-    let whole = Box::new(packets(proxy, PacketScope::All));
-    let iptables = Box::new(Iptables::new(proxy.packets.clone()));
-    let (mode, planes): (_, Vec<Box<dyn DataPlane>>) = match proxy.mode {
-        ProxyMode::Ebpf => (ProxyMode::Ebpf, vec![sockets(cgroup_root.as_ref().map_err(clone)?.clone())?, beside]),
-        ProxyMode::Nftables => (ProxyMode::Nftables, vec![whole]),
-        ProxyMode::Iptables => (ProxyMode::Iptables, vec![iptables]),
-        ProxyMode::Best => match cgroup_root.as_ref().map_err(clone).and_then(|root| sockets(root.clone())) {
-            Ok(sockets) => (ProxyMode::Ebpf, vec![sockets, beside]),
-            Err(error) if is_there("nft") => {
-                warn!(missing = %format!("{error:#}"), fallback = "nftables", "this node cannot have the ebpf mode");
-                (ProxyMode::Nftables, vec![whole])
-            }
-            Err(error) => {
-                warn!(missing = %format!("{error:#}; nft"), fallback = "iptables", "this node can only have iptables");
-                (ProxyMode::Iptables, vec![iptables])
-            }
-        },
-    };
-    Ok(Chosen { planes, retire: retire(mode, proxy), cgroup_root: cgroup_root.ok() })
+    let sockets = if mode == ProxyMode::Ebpf { Some(sockets(proxy)?) } else { None };
+    Ok(chosen(mode, sockets, proxy))
 }
 
-/// An error cannot be cloned, but its text can.
-fn clone(error: &anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error:#}")
+/// The first mode this node can have; says what it lacks for a better one.
+fn best(proxy: &ProxyConfig) -> anyhow::Result<Chosen> {
+    let missing = match sockets(proxy) {
+        Ok(sockets) => return Ok(chosen(ProxyMode::Ebpf, Some(sockets), proxy)),
+        Err(error) => format!("{error:#}"),
+    };
+    if is_there("nft") {
+        warn!(missing, fallback = "nftables", "this node cannot have the ebpf mode");
+        return Ok(chosen(ProxyMode::Nftables, None, proxy));
+    }
+    warn!(missing = format!("{missing}; nft"), fallback = "iptables", "this node can only have the iptables mode");
+    Ok(chosen(ProxyMode::Iptables, None, proxy))
+}
+
+fn chosen(mode: ProxyMode, sockets: Option<Ebpf>, proxy: &ProxyConfig) -> Chosen {
+    let planes: Vec<Box<dyn DataPlane>> = match (mode, sockets) {
+        (_, Some(sockets)) => {
+            vec![Box::new(sockets), Box::new(packets(proxy, PacketScope::External { second_line: false }))]
+        }
+        (ProxyMode::Iptables, None) => vec![Box::new(Iptables::new(proxy.packets.clone()))],
+        (_, None) => vec![Box::new(packets(proxy, PacketScope::All))],
+    };
+    Chosen { planes, retire: retire(mode, proxy), cgroup_root: cgroup_root(proxy).ok() }
+}
+
+fn cgroup_root(proxy: &ProxyConfig) -> anyhow::Result<PathBuf> {
+    proxy.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok)
+}
+
+fn sockets(proxy: &ProxyConfig) -> anyhow::Result<Ebpf> {
+    let (cgroup_root, bpffs) = (cgroup_root(proxy)?, proxy.bpffs.clone());
+    Ok(Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs, sizes: proxy.map_sizes })?)
 }
 
 fn packets(proxy: &ProxyConfig, scope: PacketScope) -> Nftables {
