@@ -80,7 +80,7 @@ impl SharedChain {
             Self::RefusedExternals => port.refused_externals(),
             Self::RefusedNodePorts => port.refused_node_ports(),
             Self::Firewall => port.firewalled(),
-            Self::HealthChecks => Vec::new(),
+            Self::HealthChecks => port.health_check(),
         }
     }
 
@@ -161,6 +161,15 @@ impl PortRules<'_> {
             Outcome::Drop => ("has no local endpoints", "DROP"),
         };
         Some(self.at(frontend, "", &format!("{} {why}", self.name()), verdict))
+    }
+
+    /// Lets load balancers ask whether this node serves, whatever the policy of INPUT (9.14).
+    fn health_check(&self) -> Vec<String> {
+        let rule = |port: u16| {
+            let why = comment(&format!("{} health check node port", self.name()));
+            format!("-p tcp {why} -m tcp --dport {port} -j ACCEPT")
+        };
+        self.plan.health_check_port.map(rule).into_iter().collect()
     }
 
     /// Who is in no range gets no answer. Who is in one, of a Service without endpoints, comes to its refusal (9.6, 9.8).

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
 use super::{
     IpFamily, ObjectError, address, api,
     check::object_name,
@@ -21,6 +23,8 @@ pub(crate) struct NodeTopology {
     pub(crate) zone: Option<Arc<str>>,
     /// Its own addresses.
     pub(crate) ips: NodeIps,
+    /// The networks of its pods.
+    pub(crate) pod_cidrs: PodCidrs,
 }
 
 impl NodeTopology {
@@ -28,7 +32,8 @@ impl NodeTopology {
     pub(crate) fn check(object: &api::Node, check: &mut Check) -> Result<Self, ObjectError> {
         object_name(check)?;
         let zone = object.metadata.labels.get(ZONE).filter(|zone| !zone.is_empty());
-        Ok(Self { zone: zone.map(|zone| zone.as_str().into()), ips: NodeIps::check(object, check) })
+        let zone = zone.map(|zone| zone.as_str().into());
+        Ok(Self { zone, ips: NodeIps::check(object, check), pod_cidrs: PodCidrs::check(object, check) })
     }
 }
 
@@ -94,5 +99,31 @@ impl NodeIps {
             IpAddr::V6(ip) => _ = self.ipv6.get_or_insert(ip),
         }
         self.primary.get_or_insert(IpFamily::of(ip));
+    }
+}
+
+/// The networks of this node's pods, from `spec.podCIDRs` of its Node: of each family the first one (8.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodCidrs {
+    /// For IPv4.
+    pub ipv4: Option<Ipv4Network>,
+    /// For IPv6.
+    pub ipv6: Option<Ipv6Network>,
+}
+
+impl PodCidrs {
+    fn check(object: &api::Node, check: &mut Check) -> Self {
+        let mut cidrs = Self::default();
+        for (i, text) in object.spec.pod_cidrs.iter().enumerate() {
+            match address::parse_cidr(text) {
+                Some(IpNetwork::V4(cidr)) => _ = cidrs.ipv4.get_or_insert(cidr),
+                Some(IpNetwork::V6(cidr)) => _ = cidrs.ipv6.get_or_insert(cidr),
+                None => check.skip(
+                    format!("spec.podCIDRs[{i}]"),
+                    Problem::invalid(text, "a CIDR such as 10.244.1.0/24 or fd44::/64"),
+                ),
+            }
+        }
+        cidrs
     }
 }

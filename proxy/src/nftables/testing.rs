@@ -31,6 +31,7 @@ pub(crate) fn plan(key: PlanKey, outcome: Outcome) -> ServicePortPlan {
         external: outcome.clone(),
         external_from_node: outcome,
         masquerade_external: true,
+        health_check_port: None,
         affinity: None,
         source_ranges: Vec::new(),
     }

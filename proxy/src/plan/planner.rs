@@ -13,7 +13,7 @@ use super::{
 use crate::{
     dataplane::Desired,
     model::{
-        Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, Service,
+        Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, PodCidrs, Service,
         ServiceName, Warning,
         api::{self, Object},
     },
@@ -94,7 +94,7 @@ impl Planner {
         let ips = NodeIps::default().bound_to(config.bind_address);
         Self {
             config,
-            topology: NodeTopology { zone: None, ips },
+            topology: NodeTopology { ips, ..NodeTopology::default() },
             services: HashMap::new(),
             slices: Slices::default(),
             rejected: BTreeMap::new(),
@@ -192,6 +192,12 @@ impl Planner {
         self.topology.ips
     }
 
+    /// The networks of this node's pods: what `detectLocalMode: NodeCIDR` goes by (8.8). Those seen once stay until others
+    /// are named.
+    pub fn pod_cidrs(&self) -> PodCidrs {
+        self.topology.pod_cidrs
+    }
+
     /// The health-check node ports to answer at, by Service (11.3).
     pub fn health_checks(&self) -> &BTreeMap<ServiceName, HealthCheck> {
         &self.health_checks.by_service
@@ -273,6 +279,9 @@ impl Planner {
         // A Node that was made anew has no addresses for a while. To forget them would open NodePorts on all (6.3).
         if topology.ips == NodeIps::default() {
             topology.ips = self.topology.ips;
+        }
+        if topology.pod_cidrs == PodCidrs::default() {
+            topology.pod_cidrs = self.topology.pod_cidrs;
         }
         topology.ips = topology.ips.bound_to(self.config.bind_address);
         let moved = self.topology.zone != topology.zone;

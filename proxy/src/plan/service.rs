@@ -81,6 +81,7 @@ fn plan_port(
         external_from_node,
         masquerade_external: !service.external_local,
         affinity: service.affinity,
+        health_check_port: service.health_check_node_port,
     }
 }
 

@@ -107,6 +107,8 @@ pub struct ServicePortPlan {
     /// Sources allowed at a LoadBalancer address; empty = all (9.6). Sorted, host bits clear, none of them `/0`. The VIPs that
     /// the exception for this node allows (9.7) are among them.
     pub source_ranges: Vec<IpNetwork>,
+    /// `spec.healthCheckNodePort`, where this node answers load balancers (11.3); packets to it are let in (9.14).
+    pub health_check_port: Option<u16>,
 }
 
 impl ServicePortPlan {

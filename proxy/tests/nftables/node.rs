@@ -92,6 +92,7 @@ pub(crate) fn web(protocol: Protocol, family: IpFamily, pods: &[u8]) -> ServiceP
         external: outcome.clone(),
         external_from_node: outcome,
         masquerade_external: true,
+        health_check_port: None,
         affinity: None,
         source_ranges: Vec::new(),
     }

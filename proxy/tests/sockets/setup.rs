@@ -102,6 +102,7 @@ pub(crate) fn plan(key: PlanKey, frontends: &[Frontend], outcome: &Outcome) -> S
         external: outcome.clone(),
         external_from_node: outcome.clone(),
         masquerade_external: true,
+        health_check_port: None,
         affinity: None,
         source_ranges: Vec::new(),
     }

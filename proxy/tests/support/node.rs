@@ -113,6 +113,7 @@ pub fn web(protocol: Protocol, family: IpFamily, pods: &[u8]) -> ServicePortPlan
         external: outcome.clone(),
         external_from_node: outcome,
         masquerade_external: true,
+        health_check_port: None,
         affinity: None,
         source_ranges: Vec::new(),
     }

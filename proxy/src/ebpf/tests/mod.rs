@@ -41,6 +41,7 @@ fn service(name: &str, frontends: &[Frontend], outcome: Outcome) -> ServicePortP
         external: outcome.clone(),
         external_from_node: outcome,
         masquerade_external: true,
+        health_check_port: None,
         affinity: None,
         source_ranges: Vec::new(),
     }

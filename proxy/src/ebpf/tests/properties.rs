@@ -107,6 +107,7 @@ fn plan(number: u8, shape: &Shape) -> ServicePortPlan {
         external: external.clone(),
         external_from_node: external,
         masquerade_external: true,
+        health_check_port: None,
         affinity: shape.affinity.map(Duration::from_secs),
         source_ranges: Vec::new(),
     }

@@ -249,6 +249,17 @@ fn rules_9_12_and_9_13_forwarding() {
 }
 
 #[test]
+fn rule_9_14_health_check_ports_are_let_in_as_long_as_the_service_is_there() {
+    let mut bench = Bench::with(settings(), ServicePortPlan { health_check_port: Some(32000), ..local_web() });
+    assert_eq!(
+        bench.filter("KUBE-NODEPORTS"),
+        ["-p tcp -m comment --comment \"default/web health check node port\" -m tcp --dport 32000 -j ACCEPT"]
+    );
+    bench.put(local_web());
+    assert_eq!(bench.filter("KUBE-NODEPORTS"), [""; 0]);
+}
+
+#[test]
 fn rule_6_6_node_ports_at_localhost() {
     let bench = Bench::with(PacketSettings::default(), open_web(&TWO));
     assert!(bench.tables.localnet_is_routed());

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Change, Object, Planner, PlannerConfig, World, load_balancer, node, yaml};
-use crate::model::{ObjectKind, ObjectRef};
+use crate::model::{ObjectKind, ObjectRef, PodCidrs};
 
 /// The Node `n1` with these `status.addresses`.
 fn node_at(addresses: &str) -> Object {
@@ -96,4 +96,38 @@ fn rule_9_7_vips_are_allowed_if_this_node_is() {
         assert!(!changed.contains(&"other/TCP IPv4".to_owned()));
         assert!(!text(&world, "IPv4").contains("203.0.113.1"), "{ranges}");
     }
+}
+
+/// The Node `n1` with these `spec.podCIDRs`.
+fn node_with(cidrs: &str) -> Object {
+    yaml(&format!("{{kind: Node, metadata: {{name: n1}}, spec: {{podCIDRs: {cidrs}}}}}"))
+}
+
+fn pod_cidrs(planner: &Planner) -> String {
+    let PodCidrs { ipv4, ipv6 } = planner.pod_cidrs();
+    let texts = [ipv4.map(|cidr| cidr.to_string()), ipv6.map(|cidr| cidr.to_string())];
+    texts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn rule_8_8_node_cidr_is_the_first_of_each_family() {
+    for (cidrs, expected) in [
+        ("null", ""),
+        ("[]", ""),
+        ("[10.244.1.0/24]", "10.244.1.0/24"),
+        ("['fd44:0:0:1::/64', 10.244.01.7/24, 10.244.9.0/24]", "10.244.1.0/24 fd44:0:0:1::/64"),
+        ("[nonsense, 10.244.1.0/24]", "10.244.1.0/24"),
+    ] {
+        assert_eq!(pod_cidrs(&World::new([node_with(cidrs)]).0), expected, "{cidrs}");
+    }
+}
+
+#[test]
+fn rule_14_4_pod_cidrs_stay_until_others_are_named() {
+    let mut world = World::new([node_with("[10.244.1.0/24]")]);
+    world.apply(node_with("[]"));
+    world.apply(node("n2", "a"));
+    assert_eq!(pod_cidrs(&world.0), "10.244.1.0/24");
+    world.apply(node_with("[10.244.2.0/24]"));
+    assert_eq!(pod_cidrs(&world.0), "10.244.2.0/24");
 }
