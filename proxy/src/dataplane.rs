@@ -75,6 +75,15 @@ pub trait DataPlane: Send {
         Ok(true)
     }
 
+    /// Does some of what may wait until the rest is in sync, if there is any; returns whether it did. To be called again then, as long as
+    /// there is nothing better to do. `desired` is what was applied last.
+    ///
+    /// # Errors
+    /// As of [`DataPlane::apply`]; pass [`Changed::Everything`] next.
+    fn catch_up(&mut self, _desired: &Desired) -> Result<bool, DataPlaneError> {
+        Ok(false)
+    }
+
     /// Connections per endpoint of one Service port, read from the kernel.
     ///
     /// # Errors

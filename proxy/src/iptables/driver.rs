@@ -68,6 +68,12 @@ pub(crate) enum XtablesError {
     /// the tables again.
     #[error("{program} refused {}: {stderr}", at(line.as_deref()))]
     Refused { program: String, line: Option<String>, stderr: String },
+    /// Usual beside a kube-proxy that is to stay. A retry helps once its rules are gone.
+    #[error(
+        "rules of a kube-proxy are in iptables ({0}), under the names that this mode uses: remove them with \
+         `kube-proxy --cleanup`, or let them be replaced with --take-over-kube-proxy"
+    )]
+    KubeProxy(Variant),
     /// Not usual: a read-only `/proc/sys`.
     #[error("let packets of 127.0.0.1 leave the node")]
     RouteLocalnet(#[source] weft_netlink::Error),
@@ -90,6 +96,8 @@ pub(crate) struct Commands {
     features: Features,
     /// The other variant, if we left rules there.
     left_behind: Option<Programs>,
+    /// Chains with the names of ours were there, and are a kube-proxy's.
+    taken: bool,
 }
 
 impl Commands {
@@ -104,7 +112,8 @@ impl Commands {
         let left_behind =
             installed.iter().find(|other| other.variant != chosen && surveys[&other.variant].ours).copied();
         tracing::info!(variant = ?chosen, ?surveys, "iptables");
-        Self::with(programs, left_behind)
+        let taken = surveys[&chosen].is_taken_by_kube_proxy();
+        Ok(Self { taken, ..Self::with(programs, left_behind)? })
     }
 
     /// One variant, whatever is in use.
@@ -125,17 +134,27 @@ impl Commands {
             random_fully: has_random_fully(&version),
             tcp_be_liberal: liberal.is_ok_and(|value| value != "0"),
         };
-        Ok(Self { programs, features, left_behind })
-    }
-
-    /// Whether any table of this variant exists. Looking at a legacy table makes it, and then it costs every packet.
-    pub(crate) fn is_in_use(&self) -> bool {
-        Survey::of(self.programs).is_anything()
+        Ok(Self { programs, features, left_behind, taken: false })
     }
 
     /// Whether our chains are there, as opposed to a kube-proxy's.
     pub(crate) fn has_ours(&self) -> bool {
         Survey::of(self.programs).ours
+    }
+
+    /// Which variant.
+    pub(crate) const fn variant(&self) -> Variant {
+        self.programs.variant
+    }
+
+    /// Whether a kube-proxy has rules there.
+    pub(crate) fn has_kube_proxy(&self) -> bool {
+        Survey::of(self.programs).has_kube_proxy()
+    }
+
+    /// What stands in the way of our chains, where a kube-proxy's are to stay.
+    pub(crate) const fn in_the_way(&self) -> Result<(), XtablesError> {
+        if self.taken { Err(XtablesError::KubeProxy(self.programs.variant)) } else { Ok(()) }
     }
 
     fn restore(&self, family: IpFamily, input: &[&str]) -> Result<Result<(), XtablesError>, XtablesError> {

@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-pub use cleanup::remove_kube_proxy_rules;
+pub use cleanup::{kube_proxy_variants, remove_kube_proxy_rules};
 pub use variant::Variant;
 
 use self::{
@@ -56,6 +56,8 @@ use crate::{
 /// `iptables-restore` and `iptables-save` and those of IPv6.
 pub struct Iptables {
     settings: PacketSettings,
+    /// Whether rules of a kube-proxy, which have the names of ours, are to stay as they are.
+    spare_kube_proxy: bool,
     /// `None` until the first apply.
     tables: Option<Box<dyn Xtables>>,
     /// A family that is not there is unknown, so the next apply reads the kernel.
@@ -80,12 +82,19 @@ impl Iptables {
     pub fn new(settings: PacketSettings) -> Self {
         Self {
             settings,
+            spare_kube_proxy: false,
             tables: None,
             shadows: BTreeMap::new(),
             counters: Mutex::default(),
             looked: Pace::default(),
             kept_turns: BTreeMap::new(),
         }
+    }
+
+    /// The same, but as long as rules of a kube-proxy are where ours would be, every apply fails and they stay as they are. Else they are
+    /// replaced by the first apply, each table at one stroke.
+    pub fn sparing_kube_proxy(self) -> Self {
+        Self { spare_kube_proxy: true, ..self }
     }
 
     /// The same in one variant, whatever is in use.
@@ -200,7 +209,13 @@ impl DataPlane for Iptables {
     fn apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {
         let mut tables = match self.tables.take() {
             Some(tables) => tables,
-            None => Box::new(Commands::find().map_err(error("look for iptables"))?),
+            None => {
+                let found = Commands::find().map_err(error("look for iptables"))?;
+                if self.spare_kube_proxy {
+                    found.in_the_way().map_err(error("take the chains KUBE-*"))?;
+                }
+                Box::new(found)
+            }
         };
         let result = self.try_apply(&mut *tables, desired, changed);
         self.tables = Some(tables);

@@ -16,6 +16,10 @@ pub(crate) enum Table {
     Mangle,
 }
 
+impl Table {
+    pub(crate) const ALL: [Self; 3] = [Self::Filter, Self::Nat, Self::Mangle];
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

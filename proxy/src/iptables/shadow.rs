@@ -187,7 +187,7 @@ fn ensure_jumps(observed: &mut Observed, transaction: &mut Transaction) {
 /// Removes every chain of ours or of a kube-proxy, and the jumps to them. KUBE-FIREWALL stays: kubelet needs it (14.12).
 pub(crate) fn removal(mut observed: Observed) -> Transaction {
     let mut transaction = Transaction::default();
-    for table in [Table::Filter, Table::Nat, Table::Mangle] {
+    for table in Table::ALL {
         let (observed, change) = (observed.table(table), transaction.table(table));
         for (chain, rules) in observed.all_shared() {
             rules.iter().filter(|rule| is_jump_to_ours(rule)).for_each(|rule| change.remove(chain, rule));

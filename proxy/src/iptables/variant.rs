@@ -3,11 +3,11 @@
 //! Both may be installed, and rules of one are invisible to the other; what decides is whose rules are in use. As the image of
 //! kube-proxy does it (kubernetes-sigs/iptables-wrappers): the hint chains of kubelet, else the one with more rules, else nft.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, fmt, io};
 
 use super::{
     driver::XtablesError,
-    names::{OWNER, Table},
+    names::{CANARY, OWNER, SERVICES, Table},
 };
 use crate::{model::IpFamily, program};
 
@@ -29,6 +29,15 @@ pub(crate) struct Programs {
 }
 
 const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        })
+    }
+}
 
 impl Programs {
     pub(crate) const fn of(variant: Variant) -> Self {
@@ -84,10 +93,12 @@ pub(crate) struct Survey {
     hinted: bool,
     /// Rules of anybody, both families.
     rules: usize,
-    /// There is a table at all.
-    tables: bool,
     /// Our own chains are there.
     pub(crate) ours: bool,
+    /// A kube-proxy's entrance is there, which reads like ours.
+    services: bool,
+    /// A kube-proxy's canary in mangle, where we have nothing.
+    canary: bool,
 }
 
 impl Survey {
@@ -104,19 +115,25 @@ impl Survey {
         survey
     }
 
-    /// Whether a table of this variant is there that could hold something of ours.
-    pub(crate) const fn is_anything(&self) -> bool {
-        self.tables
+    /// Whether rules of a kube-proxy are there.
+    pub(crate) const fn has_kube_proxy(&self) -> bool {
+        self.services && !self.ours || self.canary
+    }
+
+    /// Whether its chains would have to make room for ours, which have the same names.
+    pub(crate) const fn is_taken_by_kube_proxy(&self) -> bool {
+        self.services && !self.ours
     }
 
     fn add(&mut self, table: &mut Option<Table>, line: &str) {
-        self.tables |= line.starts_with('*');
         if let Some(name) = line.strip_prefix('*') {
             *table = [Table::Filter, Table::Nat, Table::Mangle].into_iter().find(|table| table.to_string() == name);
         } else if let Some(chain) = line.strip_prefix(':').and_then(|line| line.split(' ').next()) {
             self.hinted |=
                 *table == Some(Table::Mangle) && ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"].contains(&chain);
             self.ours |= *table == Some(Table::Nat) && chain == OWNER;
+            self.services |= *table == Some(Table::Nat) && chain == SERVICES;
+            self.canary |= *table == Some(Table::Mangle) && chain == CANARY;
         } else if line.starts_with('-') {
             self.rules += 1;
         }
@@ -176,5 +193,19 @@ mod tests {
     fn our_mark_is_seen() {
         assert!(survey("*nat\n:WEFT-PROXY - [0:0]").ours);
         assert!(!survey("*nat\n:KUBE-SERVICES - [0:0]").ours);
+    }
+
+    #[test]
+    fn a_kube_proxy_is_told_from_us_and_from_kubelet() {
+        for (rules, there, taken) in [
+            ("*nat\n:KUBE-SERVICES - [0:0]", true, true),
+            ("*nat\n:KUBE-SERVICES - [0:0]\n:WEFT-PROXY - [0:0]", false, false),
+            ("*nat\n:KUBE-SERVICES - [0:0]\n:WEFT-PROXY - [0:0]\n*mangle\n:KUBE-PROXY-CANARY - [0:0]", true, false),
+            ("*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n*filter\n:KUBE-FIREWALL - [0:0]", false, false),
+            ("*nat\n:KUBE-MARK-DROP - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]", false, false),
+        ] {
+            let survey = survey(rules);
+            assert_eq!((survey.has_kube_proxy(), survey.is_taken_by_kube_proxy()), (there, taken), "{rules}");
+        }
     }
 }

@@ -23,7 +23,9 @@ pub enum PacketScope {
     /// Beside a socket plane: what comes from outside (NodePort, externalIP, LoadBalancer), and what a socket cannot decide
     /// (SCTP, source ranges, DROP).
     External {
-        /// Also ClusterIPs of TCP and UDP, for packets that no socket of this node made (VMs, gVisor).
+        /// Also ClusterIPs of TCP and UDP, for packets that no socket of this node made (VMs, gVisor). They may wait: an apply of
+        /// everything leaves out those that are not in the table yet, and [`DataPlane::catch_up`](crate::dataplane::DataPlane::catch_up)
+        /// adds them.
         second_line: bool,
     },
     /// Everything: the packet path is the only data plane.
@@ -31,6 +33,14 @@ pub enum PacketScope {
 }
 
 impl PacketScope {
+    /// What of it cannot wait.
+    pub(crate) const fn without_second_line(self) -> Self {
+        match self {
+            Self::External { .. } => Self::External { second_line: false },
+            Self::All => Self::All,
+        }
+    }
+
     fn serves_cluster_ip(self, plan: &ServicePortPlan) -> bool {
         match self {
             Self::All | Self::External { second_line: true } => true,

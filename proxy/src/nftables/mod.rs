@@ -115,6 +115,14 @@ impl DataPlane for Nftables {
         Ok(())
     }
 
+    fn catch_up(&mut self, desired: &Desired) -> Result<bool, DataPlaneError> {
+        let behind = self.shadow.as_ref().map(|shadow| shadow.behind(CATCH_UP_AT_ONCE)).unwrap_or_default();
+        if behind.is_empty() {
+            return Ok(false);
+        }
+        self.apply(desired, &Changed::Ports(behind)).map(|()| true)
+    }
+
     /// Looks whether the first chain has its rule: it notices `nft flush ruleset`, `nft flush table` and `nft delete table`;
     /// single elements removed by others it does not. One netlink request, some microseconds, however many Services.
     /// Chains that have fallen out of use meanwhile are removed now.
@@ -158,6 +166,9 @@ impl DataPlane for Nftables {
         }
     }
 }
+
+/// Service ports that get their second line at once: some milliseconds in which a change would have to wait.
+const CATCH_UP_AT_ONCE: usize = 128;
 
 fn error(doing: &'static str) -> impl Fn(NftError) -> DataPlaneError {
     move |source| DataPlaneError {

@@ -28,6 +28,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Shadow {
     scope: PacketScope,
+    /// Service ports of which only what cannot wait is in the table: their second line is not.
+    behind: BTreeSet<PlanKey>,
     settings: Arc<PacketSettings>,
     ports: BTreeMap<PlanKey, Arc<ServicePortPlan>>,
     /// How many Service ports need each of the elements that are not theirs alone.
@@ -51,6 +53,8 @@ pub(crate) enum Observed {
 impl Shadow {
     /// Takes over from what is in the kernel, keeping chains and numbers in use.
     ///
+    /// Second lines that are there stay, others are left to [`Shadow::behind`].
+    ///
     /// `chains` limits how many Service ports get a chain of their own.
     pub(crate) fn load(
         scope: PacketScope,
@@ -61,6 +65,7 @@ impl Shadow {
     ) -> (Self, Plan) {
         let mut shadow = Self {
             scope,
+            behind: BTreeSet::new(),
             settings: Arc::clone(settings),
             ports: BTreeMap::new(),
             shared: BTreeMap::new(),
@@ -68,6 +73,7 @@ impl Shadow {
             buckets: Buckets::new(chains),
             numbers: Numbers::default(),
         };
+        shadow.fall_behind(desired, observed);
         // Adopt for all before taking for any: a new Service port must not get what an old one has alone.
         if let Observed::Ours(observed) = observed {
             for (key, plan) in &desired.ports {
@@ -91,11 +97,12 @@ impl Shadow {
     pub(crate) fn update(&mut self, desired: &Desired, keys: &[PlanKey]) -> Plan {
         let keys: BTreeSet<&PlanKey> = keys.iter().collect();
         let old_and_new = keys.iter().flat_map(|key| [self.ports.get(*key), desired.ports.get(*key)]).flatten();
-        let shared: BTreeSet<Element> = old_and_new.flat_map(|plan| self.shared_elements(plan)).collect();
+        let shared: BTreeSet<Element> = old_and_new.flat_map(|plan| self.shared_elements(plan, self.scope)).collect();
         let before = self.part(&keys, &shared);
         let pools: BTreeMap<&PlanKey, BTreeSet<Pool>> = keys.iter().map(|key| (*key, self.pools(key))).collect();
         for key in &keys {
             self.remove(key);
+            self.behind.remove(*key);
             match desired.ports.get(*key) {
                 Some(plan) => self.insert(key, plan),
                 None => self.numbers.release(key),
@@ -108,6 +115,11 @@ impl Shadow {
             self.take_chains(key);
         }
         Plan::between(&before, &self.part(&keys, &shared))
+    }
+
+    /// Some Service ports, at most `limit`, that have no second line yet: [`Shadow::update`] gives it to them.
+    pub(crate) fn behind(&self, limit: usize) -> Vec<PlanKey> {
+        self.behind.iter().take(limit).cloned().collect()
     }
 
     /// Follows `desired` for the NodePort addresses.
@@ -169,11 +181,40 @@ impl Shadow {
 
     /// Without affinity where no number is left for it.
     fn entries(&self, key: &PlanKey, plan: &ServicePortPlan) -> Vec<Entry> {
-        let mut entries = entries(plan, self.scope, &self.settings);
+        let mut entries = entries(plan, self.scope_of(key), &self.settings);
         if self.numbers.of_port(key).is_none() {
             entries.iter_mut().for_each(Entry::forget_affinity);
         }
         entries
+    }
+
+    /// Finds out whose second line is missing.
+    fn fall_behind(&mut self, desired: &Desired, observed: &Observed) {
+        if self.scope.without_second_line() == self.scope {
+            return;
+        }
+        let is_there = |target| match observed {
+            Observed::Ours(Content { elements, .. }) => {
+                let stage = Stage::First;
+                [Element::Dispatch { stage, target }, Element::Refusal(target)].iter().any(|e| elements.contains_key(e))
+            }
+            Observed::Nothing | Observed::Foreign => false,
+        };
+        for (key, plan) in &desired.ports {
+            let all = entries(plan, self.scope, &self.settings);
+            let urgent = entries(plan, self.scope.without_second_line(), &self.settings);
+            let mut second_line = all
+                .iter()
+                .map(|entry| entry.target)
+                .filter(|target| !urgent.iter().any(|entry| entry.target == *target));
+            if second_line.any(|target| !is_there(target)) {
+                self.behind.insert(key.clone());
+            }
+        }
+    }
+
+    fn scope_of(&self, key: &PlanKey) -> PacketScope {
+        if self.behind.contains(key) { self.scope.without_second_line() } else { self.scope }
     }
 
     fn pools(&self, key: &PlanKey) -> BTreeSet<Pool> {
@@ -189,7 +230,7 @@ impl Shadow {
 
     /// Lets a Service port have the chains and numbers it had before a restart.
     fn adopt(&mut self, key: &PlanKey, plan: &ServicePortPlan, observed: &Elements) {
-        for entry in entries(plan, self.scope, &self.settings) {
+        for entry in entries(plan, self.scope_of(key), &self.settings) {
             let target = entry.target;
             for chain in Stage::ALL.iter().filter_map(|stage| chain_of(observed, *stage, target)) {
                 if entry.pools().any(|pool| pool == chain.pool) {
@@ -202,9 +243,9 @@ impl Shadow {
         }
     }
 
-    fn shared_elements(&self, plan: &ServicePortPlan) -> BTreeSet<Element> {
+    fn shared_elements(&self, plan: &ServicePortPlan, scope: PacketScope) -> BTreeSet<Element> {
         let mut shared: BTreeSet<Element> =
-            entries(plan, self.scope, &self.settings).iter().flat_map(Entry::shared_elements).collect();
+            entries(plan, scope, &self.settings).iter().flat_map(Entry::shared_elements).collect();
         shared.extend(plan.frontends.iter().filter_map(|frontend| match frontend {
             Frontend::ClusterIp(at) => Some(Element::ClusterIp(at.ip())),
             _ => None,
@@ -213,7 +254,7 @@ impl Shadow {
     }
 
     fn insert(&mut self, key: &PlanKey, plan: &Arc<ServicePortPlan>) {
-        for element in self.shared_elements(plan) {
+        for element in self.shared_elements(plan, self.scope_of(key)) {
             *self.shared.entry(element).or_default() += 1;
         }
         match plan.affinity {
@@ -230,7 +271,7 @@ impl Shadow {
 
     fn remove(&mut self, key: &PlanKey) {
         let Some(plan) = self.ports.remove(key) else { return };
-        for element in self.shared_elements(&plan) {
+        for element in self.shared_elements(&plan, self.scope_of(key)) {
             if let Some(users) = self.shared.get_mut(&element) {
                 *users -= 1;
                 if *users == 0 {

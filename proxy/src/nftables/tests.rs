@@ -97,6 +97,52 @@ fn web(addresses: &[&str]) -> ServicePortPlan {
 const TWO: [&str; 2] = ["10.244.1.2:80", "10.244.2.2:80"];
 const THREE: [&str; 3] = ["10.244.1.2:80", "10.244.1.3:80", "10.244.2.2:80"];
 
+/// A Service port with a NodePort, and a ClusterIP that only the second line serves.
+fn with_cluster_ip(number: u8) -> ServicePortPlan {
+    let mut plan = plan(key(&format!("web-{number}")), endpoints(&[&format!("10.244.1.{number}:80")]));
+    plan.frontends =
+        vec![Frontend::ClusterIp(([10, 96, 0, number], 80).into()), Frontend::NodePort(30000 + u16::from(number))];
+    plan
+}
+
+#[test]
+fn the_second_line_comes_later_and_stays_over_a_restart() {
+    const SECOND_LINE: PacketScope = PacketScope::External { second_line: true };
+    let mut bench = Bench::new(SECOND_LINE);
+    let mut direct = Bench::new(SECOND_LINE);
+    direct.apply(&Changed::Everything);
+    for number in 1..=200 {
+        let plan = with_cluster_ip(number);
+        bench.desired.ports.insert(plan.key.clone(), Arc::new(plan.clone()));
+        direct.put(plan);
+    }
+    bench.apply(&Changed::Everything);
+    assert!(!bench.nft.dump().contains("10.96.0.7 . 6 . 80"), "not at first");
+    assert!(bench.nft.dump().contains("6 . 30007"), "what cannot wait is there");
+    // A Service that changes meanwhile gets it with the change, and one that goes needs none.
+    let mut changed = with_cluster_ip(7);
+    changed.internal = endpoints(&["10.244.1.7:80", "10.244.1.77:80"]);
+    for bench in [&mut bench, &mut direct] {
+        bench.put(changed.clone());
+        bench.change(&[(key("web-8"), None)]);
+    }
+    assert!(bench.nft.dump().contains("10.96.0.7 . 6 . 80"));
+    let mut rounds = 0;
+    while bench.plane.catch_up(&bench.desired).unwrap() {
+        rounds += 1;
+        bench.nft.check_references().unwrap();
+    }
+    assert_eq!(rounds, 2, "198 of 128 at a time");
+    assert!(bench.plane.is_intact().unwrap());
+    assert_eq!(bench.nft.dump(), direct.nft.dump(), "as if it had been there from the start");
+
+    bench.nft.take_scripts();
+    bench.plane = started(SECOND_LINE, &bench.nft);
+    bench.apply(&Changed::Everything);
+    assert_eq!(bench.nft.take_scripts(), [""; 0], "a restart takes nothing out and has nothing to add");
+    assert!(!bench.plane.catch_up(&bench.desired).unwrap());
+}
+
 #[test]
 fn the_first_service_port_of_its_size_gets_its_chain_before_anything_names_it() {
     let mut bench = Bench::new(EXTERNAL);

@@ -188,6 +188,9 @@ fn a_kube_proxys_rules_stay_until_somebody_says_so() {
             "-t nat -A PREROUTING -j KUBE-SERVICES",
             "-t nat -A KUBE-SERVICES -d 10.96.0.1/32 -j KUBE-SVC-AAAAAAAAAAAAAAAA",
             "-t mangle -N KUBE-PROXY-CANARY",
+            // kubelet's (12.7), as is KUBE-FIREWALL, which is there already.
+            "-t mangle -N KUBE-KUBELET-CANARY",
+            "-t nat -N KUBE-MARK-DROP",
         ] {
             node.iptables(variant, rule);
         }
@@ -198,6 +201,26 @@ fn a_kube_proxys_rules_stay_until_somebody_says_so() {
         let left = node.rules(variant);
         let gone = ["KUBE-SERVICES", "KUBE-SVC", "KUBE-PROXY"].into_iter().all(|name| !left.contains(name));
         assert!(gone, "{variant:?}: {left}");
+        let kubelets = ["-KUBELET-CANARY", ":KUBE-MARK-DROP", ":KUBE-FIREWALL", "-A INPUT -j KUBE-FIREWALL"];
+        assert!(kubelets.into_iter().all(|name| left.contains(name)), "{variant:?}: {left}");
+    }
+}
+
+#[test]
+fn a_kube_proxy_that_is_to_stay_keeps_us_away() {
+    for variant in BOTH {
+        let mut node = node_with(variant);
+        node.cleanup();
+        node.iptables(variant, "-t nat -N KUBE-SERVICES");
+        let before = node.rules(variant);
+        let mut plane = Iptables::new(settings()).sparing_kube_proxy();
+        let Node { net, desired, .. } = &mut node;
+        let error = net.node.run(|| plane.apply(desired, &Changed::Everything)).unwrap().unwrap_err();
+        assert!(error.source.to_string().contains("--take-over-kube-proxy"), "{error}: {}", error.source);
+        assert_eq!(node.rules(variant), before, "{variant:?}");
+        node.iptables(variant, "-t nat -X KUBE-SERVICES");
+        let Node { net, desired, .. } = &mut node;
+        net.node.run(|| plane.apply(desired, &Changed::Everything)).unwrap().unwrap();
     }
 }
 
