@@ -47,10 +47,9 @@ pub(crate) fn apply(
         if stops.iter().any(|stop| stop.1 != Subject::Stale && stopped.contains(stop)) {
             continue;
         }
-        let Some(wanted) = desired.families.get(&family) else {
-            continue;
-        };
-        let device = wanted.device.as_ref().map_or("", |device| &device.name);
+        // Nothing of a family that is switched off is on its device.
+        let device = desired.families.get(&family).and_then(|wanted| wanted.device.as_ref());
+        let device = device.map_or("", |device| &device.name);
         match carry_out(netlink, device, family, &step.action, devices) {
             Ok(()) => observed.record(step),
             Err(error) => {

@@ -4,7 +4,13 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use weft_netlink::{LinkKind, Netlink, RouteFilter};
 
-use crate::{family::Family, lease::LeaseManager, netconf::NetConf, observe, packet_filter, subnet_env::SubnetEnv};
+use crate::{
+    family::Family,
+    lease::{LeaseHolder, LeaseManager},
+    netconf::NetConf,
+    observe, packet_filter,
+    subnet_env::SubnetEnv,
+};
 
 /// What to remove.
 #[derive(Clone, Debug)]
@@ -35,8 +41,12 @@ pub struct CleanupError {
 /// [`CleanupError`] names all that is left.
 pub async fn cleanup(config: &CleanupConfig, leases: Option<&dyn LeaseManager>) -> Result<Vec<String>, CleanupError> {
     let mut teardown = Teardown::default();
+    let mut holder = LeaseHolder::named(config.node_name.as_str());
+    holder.subnets = SubnetEnv::read(&config.subnet_file).ok().flatten().and_then(|env| env.subnets());
     match Netlink::open() {
         Ok(netlink) => {
+            // Before the devices go, which tell it best.
+            teardown.note(recognise(&netlink, &config.net_conf, &mut holder).map(|()| None));
             if let Some(vxlan) = config.net_conf.backend.vxlan() {
                 for family in Family::ALL {
                     teardown.note(remove_device(&netlink, &vxlan.device_name(family)));
@@ -57,10 +67,20 @@ pub async fn cleanup(config: &CleanupConfig, leases: Option<&dyn LeaseManager>) 
     let file = SubnetEnv::remove(&config.subnet_file);
     teardown.note(file.map(|()| had_file.then(|| config.subnet_file.display().to_string())));
     if let Some(leases) = leases {
-        let released = leases.release(&config.node_name).await;
+        let released = leases.release(&holder).await;
         teardown.note(released.map(|()| Some(format!("lease of {}", config.node_name))));
     }
     teardown.finish()
+}
+
+/// Notes by what the node's lease may be recognised.
+fn recognise(netlink: &Netlink, net_conf: &NetConf, holder: &mut LeaseHolder) -> weft_netlink::Result<()> {
+    holder.addresses = netlink.addresses(None)?.iter().map(|entry| entry.address.ip()).collect();
+    holder.addresses.retain(|address| !address.is_loopback());
+    for (vxlan, family) in net_conf.backend.vxlan().into_iter().cycle().zip(Family::ALL) {
+        holder.macs.extend(netlink.link_by_name(&vxlan.device_name(family))?.and_then(|link| link.mac));
+    }
+    Ok(())
 }
 
 fn remove_device(netlink: &Netlink, name: &str) -> weft_netlink::Result<Option<String>> {

@@ -35,8 +35,8 @@ pub use etcd::{ClientCertificate, EtcdConfig, EtcdLeases, EtcdUser};
 pub use family::Family;
 pub use interface::{InterfaceChoice, InterfaceError, InterfacePattern, InterfacePatternError};
 pub use lease::{
-    Lease, LeaseAttributes, LeaseError, LeaseFuture, LeaseKeyError, LeaseManager, LeaseRequest, LeaseSnapshot,
-    LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,
+    Lease, LeaseAttributes, LeaseError, LeaseFuture, LeaseHolder, LeaseKeyError, LeaseManager, LeaseRequest,
+    LeaseSnapshot, LeaseValueError, Mac, NetworkState, RejectedLease, StoredSettings, Subnets, VtepData,
 };
 pub use netconf::{Backend, NetConf, NetConfError, PodNetwork, SubnetSource, Vxlan};
 pub use offload::ChecksumOffload;

@@ -87,7 +87,7 @@ mod tests {
             }
             Box::pin(async move { if first { Err(crate::lease::LeaseError::LostRaces { races: 1 }) } else { Ok(()) } })
         }
-        fn release<'a>(&'a self, _: &'a str) -> LeaseFuture<'a, ()> {
+        fn release<'a>(&'a self, _: &'a crate::lease::LeaseHolder) -> LeaseFuture<'a, ()> {
             unreachable!()
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     family::{self, Family},
     lease::Mac,
     netconf,
-    plan::{Desired, DesiredFamily, NextHop, Observed, ObservedDevice, ObservedFamily, VxlanIdentity},
+    plan::{Desired, DesiredFamily, NextHop, Observed, ObservedDevice, ObservedFamily, Retired, VxlanIdentity},
 };
 
 /// Marks our unreachable routes; the number is in no /etc/iproute2/rt_protos ('W').
@@ -41,20 +41,50 @@ pub(crate) fn observe(netlink: &Netlink, desired: &Desired) -> weft_netlink::Res
         let link = links.iter().find(|link| Some(link.name.as_str()) == name);
         devices.extend(link.map(|link| (*family, link.index)));
         let mut state = observe_family(netlink, *family, desired, link)?;
-        state.old_devices = old_devices(netlink, *family, desired, &links)?;
+        state.old_devices = old_devices(netlink, *family, desired.network, name, &links)?;
         observed.families.insert(*family, state);
     }
+    for (family, retired) in &desired.retired {
+        observed.families.insert(*family, observe_retired(netlink, *family, retired, &links)?);
+    }
     Ok((observed, devices))
+}
+
+/// What is left of a family that is switched off.
+fn observe_retired(
+    netlink: &Netlink,
+    family: Family,
+    retired: &Retired,
+    links: &[Link],
+) -> weft_netlink::Result<ObservedFamily> {
+    let routes = routes(netlink, family)?;
+    let mut state = ObservedFamily::default();
+    state.unreachable.extend(routes.iter().filter(|route| is_our_unreachable(route)).map(|route| route.destination));
+    if let Some(network) = retired.network {
+        state.direct = direct_hops(&routes, network, None);
+        state.old_devices = old_devices(netlink, family, network, None, links)?;
+    }
+    let ours = |link: &&Link| retired.device.as_ref() == Some(&link.name) && matches!(link.kind, LinkKind::Vxlan(_));
+    state.old_devices.extend(links.iter().find(ours).map(|link| link.name.clone()));
+    Ok(state)
+}
+
+fn routes(netlink: &Netlink, family: Family) -> weft_netlink::Result<Vec<Route>> {
+    netlink.routes(&RouteFilter { family: Some(netlink_family(family)), table: Some(TABLE_MAIN), link: None })
+}
+
+fn direct_hops(routes: &[Route], network: IpNetwork, device: Option<IfIndex>) -> BTreeMap<IpNetwork, NextHop> {
+    routes.iter().filter_map(|route| Some((route.destination, direct_hop(route, network, device)?))).collect()
 }
 
 /// Devices with a name of flannel's, and an address that only an overlay of this pod network can have given them.
 fn old_devices(
     netlink: &Netlink,
     family: Family,
-    desired: &DesiredFamily,
+    network: IpNetwork,
+    current: Option<&str>,
     links: &[Link],
 ) -> weft_netlink::Result<BTreeSet<String>> {
-    let current = desired.device.as_ref().map(|device| device.name.as_str());
     let mut names = BTreeSet::new();
     for link in links.iter().filter(|link| Some(link.name.as_str()) != current) {
         let LinkKind::Vxlan(vxlan) = &link.kind else { continue };
@@ -62,7 +92,7 @@ fn old_devices(
             continue;
         }
         let addresses = netlink.addresses(Some(link.index))?;
-        if addresses.iter().any(|entry| family::covers(desired.network, entry.address)) {
+        if addresses.iter().any(|entry| family::covers(network, entry.address)) {
             names.insert(link.name.clone());
         }
     }
@@ -76,13 +106,9 @@ fn observe_family(
     link: Option<&Link>,
 ) -> weft_netlink::Result<ObservedFamily> {
     let mut state = ObservedFamily::default();
-    let filter = RouteFilter { family: Some(netlink_family(family)), table: Some(TABLE_MAIN), link: None };
-    let routes = netlink.routes(&filter)?;
+    let routes = routes(netlink, family)?;
     state.unreachable.extend(routes.iter().filter(|route| is_our_unreachable(route)).map(|route| route.destination));
-    state.direct = routes
-        .iter()
-        .filter_map(|route| Some((route.destination, direct_hop(route, desired.network, link.map(|link| link.index))?)))
-        .collect();
+    state.direct = direct_hops(&routes, desired.network, link.map(|link| link.index));
     let Some(link) = link else {
         return Ok(state);
     };

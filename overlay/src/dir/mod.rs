@@ -26,7 +26,7 @@ use self::store::{Listing, Store};
 use crate::{
     allocate,
     family::Family,
-    lease::{Lease, LeaseError, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, Subnets},
+    lease::{Lease, LeaseError, LeaseFuture, LeaseHolder, LeaseManager, LeaseRequest, LeaseSnapshot, Subnets},
     pool::SubnetPool,
 };
 
@@ -72,8 +72,8 @@ impl LeaseManager for DirLeases {
         blocking(move || watch::start(store))
     }
 
-    fn release<'a>(&'a self, node_name: &'a str) -> LeaseFuture<'a, ()> {
-        let (store, node_name) = (self.store.clone(), node_name.to_owned());
+    fn release<'a>(&'a self, holder: &'a LeaseHolder) -> LeaseFuture<'a, ()> {
+        let (store, node_name) = (self.store.clone(), holder.node_name.clone());
         blocking(move || {
             if !store.exists() {
                 return Ok(());

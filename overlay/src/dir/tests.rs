@@ -171,8 +171,8 @@ async fn every_change_becomes_a_snapshot() {
     assert_eq!(seen.leases, std::slice::from_ref(&lease));
     assert_eq!(manager.own(&a).await.unwrap(), Some(lease));
 
-    manager.release("a").await.unwrap();
-    manager.release("a").await.unwrap();
+    manager.release(&LeaseHolder::named("a")).await.unwrap();
+    manager.release(&LeaseHolder::named("a")).await.unwrap();
     until(&mut snapshots, |snapshot| snapshot.leases.is_empty()).await;
     assert_eq!(manager.own(&a).await.unwrap(), None);
 }

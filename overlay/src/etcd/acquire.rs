@@ -11,7 +11,7 @@ use super::{
 use crate::{
     allocate,
     family::Family,
-    lease::{Lease, LeaseAttributes, LeaseError, LeaseRequest, Subnets},
+    lease::{Lease, LeaseAttributes, LeaseError, LeaseHolder, LeaseRequest, Subnets},
     netconf::NetConf,
     pool::SubnetPool,
 };
@@ -78,13 +78,24 @@ pub(super) fn own<'a>(listing: &'a Listing, attributes: &LeaseAttributes, held: 
         } else if any(&same_mac) {
             Some(1)
         } else if any(&same_address) {
-            Some(if record.permanent { 2 } else { 3 })
+            Some(if record.is_permanent() { 2 } else { 3 })
         } else {
             None
         }
     };
     let ranked = listing.records.iter().filter_map(|record| Some((rank(record)?, record)));
     ranked.min_by_key(|(rank, record)| (*rank, record.subnets)).map(|(_, record)| record)
+}
+
+/// Whether a record is the lease of a node that another process ran: by the MAC of a VTEP, which nobody else has; or, for
+/// backends without, by subnet and address together.
+pub(super) fn is_of(record: &Record, holder: &LeaseHolder) -> bool {
+    let Ok(lease) = &record.read else { return false };
+    let any = |same: &dyn Fn(Family) -> bool| Family::ALL.into_iter().any(same);
+    let same_mac = |family| lease.attributes.vtep(family).is_some_and(|vtep| holder.macs.contains(&vtep.mac));
+    let same_address =
+        |family| lease.attributes.public_address(family).is_some_and(|address| holder.addresses.contains(&address));
+    any(&same_mac) || (holder.subnets == Some(lease.subnets) && any(&same_address))
 }
 
 fn decide<'a>(listing: &'a Listing, request: &LeaseRequest, held: Option<&Held>) -> Result<Move<'a>, LeaseError> {
@@ -101,7 +112,7 @@ fn decide<'a>(listing: &'a Listing, request: &LeaseRequest, held: Option<&Held>)
     let known: Vec<Subnets> = own_subnets.into_iter().chain(request.preferred).collect();
     let subnets = allocate::choose(&request.net_conf, &taken, &known, draw)?;
     // A reservation is the operator's, also one that does not fit.
-    Ok(Move::Take { subnets, instead: own.filter(|record| !record.permanent) })
+    Ok(Move::Take { subnets, instead: own.filter(|record| !record.is_permanent()) })
 }
 
 /// Whether a lease has exactly the families of the network, from its pools.
@@ -124,7 +135,7 @@ async fn keep(store: &Store, record: &Record, request: &LeaseRequest) -> Result<
         return Ok(None);
     };
     let lease = Lease { subnets, attributes: request.attributes.clone() };
-    if !record.permanent {
+    if !record.is_permanent() {
         return with_grant(store, lease, async |lease, id| store.rewrite(record, lease, id).await).await;
     }
     // flannel turns a reservation into a lease of 24 hours (flannel-defects.md C.2); here it stays one.

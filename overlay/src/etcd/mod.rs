@@ -19,8 +19,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 pub use self::config::{ClientCertificate, EtcdConfig, EtcdUser};
-use self::store::Store;
-use crate::lease::{Lease, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, StoredSettings, Subnets};
+use self::store::{Record, Store};
+use crate::lease::{
+    Lease, LeaseFuture, LeaseHolder, LeaseManager, LeaseRequest, LeaseSnapshot, StoredSettings, Subnets,
+};
 
 /// How soon a renewal that failed is tried again, as in flannel.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
@@ -93,16 +95,18 @@ impl LeaseManager for EtcdLeases {
         Box::pin(watch::start(Arc::clone(&self.store)))
     }
 
-    /// Only what this process acquired: flannel's values do not name their node. Others end after 24 hours.
-    fn release<'a>(&'a self, _node_name: &'a str) -> LeaseFuture<'a, ()> {
+    /// What this process acquired, or else the lease that says enough of the node: flannel's values do not name it. A
+    /// reservation is the operator's and stays.
+    fn release<'a>(&'a self, holder: &'a LeaseHolder) -> LeaseFuture<'a, ()> {
         Box::pin(async {
             self.renewal.lock().await.take();
-            let Some(held) = self.held().filter(|held| !held.permanent) else {
-                return Ok(());
-            };
             let listing = self.store.list().await?;
-            let mine = listing.records.iter().find(|record| record.mod_revision == held.mod_revision);
-            match mine {
+            let held = self.held();
+            let is_mine = |record: &&Record| match &held {
+                Some(held) => record.mod_revision == held.mod_revision,
+                None => acquire::is_of(record, holder),
+            };
+            match listing.records.iter().filter(|record| !record.is_permanent()).find(is_mine) {
                 Some(record) => self.store.remove(record).await,
                 None => Ok(()),
             }

@@ -1,7 +1,8 @@
 //! flannel's keys and values in etcd (flannel.md 5.2). Knows their form and the transactions on them, not what they mean.
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, KeyValue, PutOptions, Txn, TxnOp, WatchOptions, WatchStream,
+    Client, Compare, CompareOp, Error, GetOptions, KeyValue, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp,
+    WatchOptions, WatchStream,
 };
 
 use super::{EtcdConfig, connection::Connection};
@@ -27,9 +28,16 @@ pub(super) struct Record {
     pub(super) read: Result<Lease, Rejection>,
     /// What its key says, whatever its value is.
     pub(super) subnets: Option<Subnets>,
-    /// Without an etcd lease: somebody reserved the subnet, for ever.
-    pub(super) permanent: bool,
+    /// Of the key; 0: none.
+    pub(super) etcd_lease: i64,
     pub(super) mod_revision: i64,
+}
+
+impl Record {
+    /// Without an etcd lease: somebody reserved the subnet, for ever.
+    pub(super) fn is_permanent(&self) -> bool {
+        self.etcd_lease == 0
+    }
 }
 
 impl Store {
@@ -81,7 +89,7 @@ impl Store {
                 .map_err(|error| Rejection { reason: error.to_string(), subnets: Some(*subnets) }),
             Err(error) => Err(Rejection { reason: error.to_string(), subnets: None }),
         };
-        Record { name, read, subnets: subnets.ok(), permanent: kv.lease() == 0, mod_revision: kv.mod_revision() }
+        Record { name, read, subnets: subnets.ok(), etcd_lease: kv.lease(), mod_revision: kv.mod_revision() }
     }
 
     /// A new etcd lease; its id.
@@ -129,10 +137,22 @@ impl Store {
         self.commit(&format!("create {}", lease.subnets), guards, steps).await
     }
 
-    /// Removes a record that has not changed since.
+    /// Removes a record that has not changed since, and its etcd lease unless other keys hang on it.
     pub(super) async fn remove(&self, old: &Record) -> Result<(), LeaseError> {
         let steps = vec![TxnOp::delete(self.key(&old.name), None)];
-        self.commit(&format!("delete {}", old.name), vec![self.unchanged(old)], steps).await.map(|_| ())
+        let removed = self.commit(&format!("delete {}", old.name), vec![self.unchanged(old)], steps).await?;
+        if removed.is_some() && self.is_unused(old.etcd_lease).await {
+            self.revoke(old.etcd_lease).await;
+        }
+        Ok(())
+    }
+
+    /// Best effort, as revoking.
+    async fn is_unused(&self, id: i64) -> bool {
+        let look = async |mut client: Client| {
+            client.lease_time_to_live(id, Some(LeaseTimeToLiveOptions::new().with_keys())).await
+        };
+        self.connection.ask("read a lease", look).await.is_ok_and(|lease| lease.keys().is_empty())
     }
 
     fn key(&self, name: &str) -> String {

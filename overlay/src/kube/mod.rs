@@ -24,7 +24,8 @@ use tracing::info;
 pub use self::annotations::{AnnotationPrefix, AnnotationPrefixError};
 use self::node::WatchedNode;
 use crate::lease::{
-    Lease, LeaseError, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, NetworkState, StoredSettings,
+    Lease, LeaseError, LeaseFuture, LeaseHolder, LeaseManager, LeaseRequest, LeaseSnapshot, NetworkState,
+    StoredSettings,
 };
 
 /// How long an answer of the API server is waited for.
@@ -157,8 +158,9 @@ impl LeaseManager for KubeLeases {
     }
 
     /// Takes the annotations off, so that no peer sends to this node any more. The pod CIDR is not ours to give back.
-    fn release<'a>(&'a self, node_name: &'a str) -> LeaseFuture<'a, ()> {
+    fn release<'a>(&'a self, holder: &'a LeaseHolder) -> LeaseFuture<'a, ()> {
         Box::pin(async move {
+            let node_name = holder.node_name.as_str();
             let node = match self.node(node_name).await {
                 Ok(node) => node,
                 Err(LeaseError::NoNode { .. }) => return Ok(()),

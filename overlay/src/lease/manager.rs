@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     pin::Pin,
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Lease, LeaseAttributes, Subnets};
+use super::{Lease, LeaseAttributes, Mac, Subnets};
 use crate::{family::Family, netconf::NetConf};
 
 /// What a [`LeaseManager`] method returns; boxed, because the manager is chosen at run time.
@@ -50,8 +50,28 @@ pub trait LeaseManager: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
-    /// Gives this node's lease back. Only cleanup calls it; absent already = Ok.
-    fn release<'a>(&'a self, node_name: &'a str) -> LeaseFuture<'a, ()>;
+    /// Gives the lease of `holder` back. Only cleanup calls it; absent already = Ok.
+    fn release<'a>(&'a self, holder: &'a LeaseHolder) -> LeaseFuture<'a, ()>;
+}
+
+/// The node whose lease goes, by all that it may be recognised by: not every manager writes names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// Its name in the cluster.
+    pub node_name: String,
+    /// The subnets it held, by `subnet.env`.
+    pub subnets: Option<Subnets>,
+    /// Addresses of its interfaces.
+    pub addresses: Vec<IpAddr>,
+    /// MACs of its VTEPs.
+    pub macs: Vec<Mac>,
+}
+
+impl LeaseHolder {
+    /// A node of which only the name is known.
+    pub fn named(node_name: impl Into<String>) -> Self {
+        Self { node_name: node_name.into(), ..Self::default() }
+    }
 }
 
 /// What an operator may keep beside the leases. Nothing of it is required.

@@ -17,7 +17,8 @@ use std::{
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 pub use self::manager::{
-    LeaseError, LeaseFuture, LeaseManager, LeaseRequest, LeaseSnapshot, NetworkState, RejectedLease, StoredSettings,
+    LeaseError, LeaseFuture, LeaseHolder, LeaseManager, LeaseRequest, LeaseSnapshot, NetworkState, RejectedLease,
+    StoredSettings,
 };
 pub(crate) use self::table::{LeaseTable, Rejection};
 pub use self::value::LeaseValueError;

@@ -8,7 +8,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::state::{Desired, DesiredFamily, Device, NextHop, Peer, VxlanIdentity};
+use super::state::{Desired, DesiredFamily, Device, NextHop, Peer, Retired, VxlanIdentity};
 use crate::{
     family::{self, Family},
     interface::Underlay,
@@ -29,6 +29,8 @@ pub(crate) struct Local<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) underlay: &'a BTreeMap<Family, Underlay>,
     pub(crate) reach: &'a Reach,
+    /// The pod networks this node was part of before it was started with this configuration.
+    pub(crate) former: &'a BTreeMap<Family, IpNetwork>,
 }
 
 /// Why a peer is not served in a family, or in any.
@@ -68,7 +70,17 @@ pub(crate) fn desired(local: Local<'_>, snapshot: &LeaseSnapshot) -> (Desired, V
         families.insert(family, desired);
     }
     problems.extend(foreign_backends(&peers, local.net_conf.backend.kind()));
-    (Desired { families }, problems)
+    (Desired { families, retired: retired(local) }, problems)
+}
+
+/// Families the configuration does not have. One that only the lease or the underlay lacks is not switched off.
+fn retired(local: Local<'_>) -> BTreeMap<Family, Retired> {
+    let off = Family::ALL.into_iter().filter(|family| local.net_conf.network(*family).is_none());
+    let retired = |family| Retired {
+        device: local.net_conf.backend.vxlan().map(|vxlan| vxlan.device_name(family)),
+        network: local.former.get(&family).copied(),
+    };
+    off.map(|family| (family, retired(family))).collect()
 }
 
 /// `None` if the lease or the underlay lacks the family, which then is not served.

@@ -20,7 +20,9 @@ pub use self::action::ObjectKind;
 pub(crate) use self::{
     action::{Action, Step, Subject},
     desired::{Local, PeerProblem, Reach, desired},
-    state::{Desired, DesiredFamily, Device, NextHop, Observed, ObservedDevice, ObservedFamily, Peer, VxlanIdentity},
+    state::{
+        Desired, DesiredFamily, Device, NextHop, Observed, ObservedDevice, ObservedFamily, Peer, Retired, VxlanIdentity,
+    },
 };
 pub(crate) use crate::netconf::VXLAN;
 use crate::{family::Family, lease::Mac};
@@ -33,7 +35,23 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
         let observed = observed.families.get(family).unwrap_or(&nothing);
         plan_family(&mut Steps { family: *family, steps: &mut plan }, desired, observed.clone());
     }
+    for (family, observed) in observed.families.iter().filter(|(family, _)| desired.retired.contains_key(family)) {
+        remove_retired(&mut Steps { family: *family, steps: &mut plan }, observed);
+    }
     plan
+}
+
+/// A family that is switched off: of it, only what is to go was observed. Routes first, as everywhere.
+fn remove_retired(steps: &mut Steps<'_>, observed: &ObservedFamily) {
+    for (destination, hop) in &observed.direct {
+        steps.push(Subject::Stale, Action::RemoveDirect(*destination, *hop));
+    }
+    for network in &observed.unreachable {
+        steps.push(Subject::Stale, Action::RemoveUnreachable(*network));
+    }
+    for name in &observed.old_devices {
+        steps.push(Subject::Stale, Action::RemoveOldDevice(name.clone()));
+    }
 }
 
 struct Steps<'a> {

@@ -17,6 +17,17 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Desired {
     pub(crate) families: BTreeMap<Family, DesiredFamily>,
+    /// Families that are switched off: what an older configuration left of them goes.
+    pub(crate) retired: BTreeMap<Family, Retired>,
+}
+
+/// How what is left of a family that was switched off is recognised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Retired {
+    /// Name of the device that the configuration would have for it.
+    pub(crate) device: Option<String>,
+    /// Its pod network while it was on, if `subnet.env` still told.
+    pub(crate) network: Option<IpNetwork>,
 }
 
 /// The overlay of one family.

@@ -54,7 +54,7 @@ fn desired(peers: &[(u8, u8)]) -> Desired {
         peers: peers.iter().map(|(third, last)| (subnet(*third), peer(*last))).collect(),
         undecided: BTreeSet::new(),
     };
-    Desired { families: [(Family::V4, family)].into() }
+    Desired { families: [(Family::V4, family)].into(), retired: BTreeMap::new() }
 }
 
 /// Carries a plan out on a model of the kernel.
@@ -229,6 +229,24 @@ fn a_second_destination_of_a_mac_is_removed() {
     let (desired, mut observed) = up();
     family_of(&mut observed).fdb.insert((mac(2), [9, 9, 9, 9].into()));
     assert_eq!(text(&desired, &observed), ["remove FDB entry 02:00:00:00:00:02 via 9.9.9.9"]);
+}
+
+#[test]
+fn a_family_that_is_switched_off_is_removed_and_stays_away() {
+    let (mut desired, _) = up();
+    desired.retired.insert(Family::V6, Retired { device: Some("flannel-v6.1".into()), network: None });
+    let mut left = ObservedFamily::default();
+    left.old_devices.insert("flannel-v6.1".into());
+    left.unreachable.insert(net("fd44:0:0:1::/64"));
+    let observed = Observed { families: [(Family::V6, left)].into() };
+    let steps = plan(&desired, &observed);
+    let retired: Vec<_> =
+        steps.iter().filter(|step| step.family == Family::V6).map(|step| step.action.to_string()).collect();
+    assert_eq!(
+        retired,
+        ["remove unreachable route fd44:0:0:1::/64", "delete device flannel-v6.1 of an older configuration"]
+    );
+    assert_eq!(text(&desired, &applied(&desired, &observed)), Vec::<String>::new());
 }
 
 prop_compose! {

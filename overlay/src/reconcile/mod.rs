@@ -8,7 +8,7 @@ mod run;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -76,6 +76,8 @@ pub(crate) struct Reconciler {
     underlay: BTreeMap<Family, Underlay>,
     /// Empty for backends that do not ask.
     reach: Reach,
+    /// The pod networks of the configuration this node ran with before.
+    former: BTreeMap<Family, IpNetwork>,
     lease: Lease,
     /// What the lease was asked for with; its manager may publish something else (an administrator's address).
     requested: LeaseAttributes,
@@ -102,11 +104,13 @@ impl Reconciler {
         underlay: BTreeMap<Family, Underlay>,
         joined: &Joined,
     ) -> Self {
+        let former = former_networks(&settings.subnet_file);
         let mut new = Self {
             settings,
             netlink,
             underlay,
             reach: Reach::new(),
+            former,
             lease: joined.lease.clone(),
             requested: joined.requested.clone(),
             snapshot: Arc::clone(&joined.snapshot),
@@ -168,6 +172,7 @@ impl Reconciler {
             lease: &self.lease,
             underlay: &self.underlay,
             reach: &self.reach,
+            former: &self.former,
         };
         let (desired, problems) = plan::desired(local, &self.snapshot);
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
@@ -431,6 +436,13 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// What `subnet.env` says before it is written anew. An unreadable one tells nothing.
+fn former_networks(subnet_file: &Path) -> BTreeMap<Family, IpNetwork> {
+    let Ok(Some(env)) = SubnetEnv::read(subnet_file) else { return BTreeMap::new() };
+    let families = [(Family::V4, env.ipv4), (Family::V6, env.ipv6)];
+    families.into_iter().filter_map(|(family, of)| Some((family, of?.network))).collect()
 }
 
 /// Whether what a failure was about is still the same.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use etcd_client::{LeaseTimeToLiveOptions, PutOptions};
-use weft_overlay::{EtcdConfig, EtcdLeases, LeaseManager, Mac};
+use weft_overlay::{EtcdConfig, EtcdLeases, LeaseHolder, LeaseManager, Mac};
 
 use crate::{
     DUAL_STACK, NETWORK, SUBNETS, keys, request,
@@ -108,8 +108,8 @@ fn a_node_finds_its_lease_again() {
         assert!(node.acquire(&moved).await.unwrap().subnets.to_string().starts_with("10.6."));
         assert_eq!(keys(&mut operator).await.len(), 2);
 
-        node.release("n1").await.unwrap();
-        node.release("n1").await.unwrap();
+        node.release(&LeaseHolder::named("n1")).await.unwrap();
+        node.release(&LeaseHolder::named("n1")).await.unwrap();
         assert_eq!(keys(&mut operator).await.len(), 1);
     });
 }
@@ -170,4 +170,42 @@ async fn until_renewed(operator: &mut etcd_client::Client, old: i64) {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), renewed).await.unwrap();
+}
+
+#[test]
+fn cleanup_by_another_process_removes_key_and_lease() {
+    in_netns(async || {
+        let etcd = Etcd::start(Tls::Off).await;
+        let mut operator = etcd.operator().await;
+        let leases = [1, 2, 3].map(|number| request(number, NETWORK));
+        let mut held = Vec::new();
+        for request in &leases {
+            held.push(etcd.leases().acquire(request).await.unwrap());
+        }
+        operator.put(format!("{SUBNETS}10.5.9.0-24"), r#"{"PublicIP":"172.30.0.1"}"#, None).await.unwrap();
+        // Neither name nor address alone say whose a lease is.
+        let mut holder = LeaseHolder { addresses: vec!["172.30.0.1".parse().unwrap()], ..LeaseHolder::named("n1") };
+        etcd.leases().release(&holder).await.unwrap();
+        assert_eq!(keys(&mut operator).await.len(), 4);
+
+        // By the MAC of the VTEP; by subnet and address, for a backend without.
+        let before = stored(&mut operator).await;
+        holder.macs = vec![leases[0].attributes.backend_data.unwrap().mac];
+        etcd.leases().release(&holder).await.unwrap();
+        let second = LeaseHolder {
+            subnets: Some(held[1].subnets),
+            addresses: vec!["172.30.0.2".parse().unwrap()],
+            ..LeaseHolder::named("n2")
+        };
+        etcd.leases().release(&second).await.unwrap();
+        etcd.leases().release(&second).await.unwrap();
+        let mut left = [held[2].subnets.to_string(), "10.5.9.0-24".to_owned()];
+        left.sort();
+        assert_eq!(keys(&mut operator).await, left);
+        for lease in &held[..2] {
+            let (_, _, id) = before.iter().find(|(key, ..)| *key == lease.subnets.to_string()).unwrap();
+            let gone = operator.lease_time_to_live(*id, None::<LeaseTimeToLiveOptions>).await.unwrap();
+            assert_eq!(gone.ttl(), -1, "etcd's lease of {} is revoked", lease.subnets);
+        }
+    });
 }

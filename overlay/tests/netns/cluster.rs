@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use weft_netlink::{AddressOptions, Netlink, Netns, Route, VethSpec};
 use weft_overlay::{
-    ChecksumOffload, ConntrackBypass, DirLeases, InterfaceChoice, NetConf, OverlayConfig, OverlayHandle, OverlayStatus,
-    StartError, SubnetSource,
+    ChecksumOffload, ConntrackBypass, DirLeases, InterfaceChoice, LeaseHolder, NetConf, OverlayConfig, OverlayHandle,
+    OverlayStatus, StartError, SubnetSource,
 };
 
 pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16"}"#;
@@ -192,7 +192,9 @@ impl Node {
     pub(crate) fn release(&self) {
         let leases = self.leases();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(weft_overlay::LeaseManager::release(&leases, &format!("n{}", self.number))).unwrap();
+        runtime
+            .block_on(weft_overlay::LeaseManager::release(&leases, &LeaseHolder::named(format!("n{}", self.number))))
+            .unwrap();
     }
 
     pub(crate) fn leases(&self) -> DirLeases {

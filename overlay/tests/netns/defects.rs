@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -137,51 +136,6 @@ fn defect_a5_a_removal_whose_entries_are_gone_delays_nobody() {
     // flannel needs 153 s here.
     until(REPAIR, || exchange(&first.netns, &third.netns, format!("10.244.{}.0", third.subnet()).parse().unwrap()));
     assert!(start.elapsed() < Duration::from_secs(5));
-}
-
-#[test]
-fn defect_a6_changed_options_reach_the_device() {
-    let cluster = Cluster::new();
-    let mut nodes = [1, 2].map(|number| cluster.node(number, NETWORK));
-    let conf = |backend: &str| {
-        format!(r#"{{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48","Backend":{backend}}}"#)
-    };
-    for (backend, device, part, mtu) in [
-        (r#"{"Type":"vxlan","MTU":1400}"#, "flannel.1", "mtu 1350", 1330),
-        (r#"{"Type":"vxlan","MTU":1300}"#, "flannel.1", "mtu 1250", 1230),
-        (r#"{"Type":"vxlan","Port":4789}"#, "flannel.1", "dstport 4789", 1430),
-        (r#"{"Type":"vxlan","GBP":true}"#, "flannel.1", "gbp", 1430),
-        (r#"{"Type":"vxlan"}"#, "flannel.1", "dstport 8472 nolearning", 1430),
-        (r#"{"Type":"vxlan","VNI":42}"#, "flannel.42", "vxlan id 42", 1430),
-        (r#"{"Type":"vxlan","VNI":42,"DirectRouting":true}"#, "flannel.42", "vxlan id 42", 1430),
-        (r#"{"Type":"host-gw"}"#, "eth0", "mtu 1500", 1500),
-        (r#"{"Type":"vxlan"}"#, "flannel.1", "vxlan id 1", 1430),
-    ] {
-        // An inner IPv6 packet needs 1280: a smaller MTU is refused.
-        let conf = if mtu < 1280 { conf(backend).replace("true,\"IPv6", "false,\"IPv6") } else { conf(backend) };
-        let mtu = if mtu < 1280 { 1250 } else { mtu };
-        for node in &mut nodes {
-            node.stop();
-            // A flannel with Learning before us.
-            shell(&node.netns, "ip link set flannel.1 type vxlan learning");
-            node.start(&conf);
-            node.until_ready();
-        }
-        let link = nodes[0].run(&format!("ip -details link show {device}"));
-        assert!(link.contains(part), "{backend}: {link}");
-        let all = nodes[0].run("ip -brief link show");
-        let others: Vec<_> =
-            all.lines().filter(|line| line.starts_with("flannel.") && !line.starts_with(device)).collect();
-        assert!(others.is_empty(), "{backend}: {others:?}");
-        let env = fs::read_to_string(&nodes[0].subnet_file).unwrap();
-        assert!(env.contains(&format!("FLANNEL_MTU={mtu}\n")), "{backend}: {env}");
-        let address: IpAddr = "10.244.2.5".parse().unwrap();
-        let pod = nodes[1].pod(address);
-        until(Duration::from_secs(3), || {
-            exchange(&nodes[0].netns, &pod, address).map_err(|error| format!("{backend}: {error}"))
-        });
-        nodes[1].run("ip link delete pod5");
-    }
 }
 
 #[test]

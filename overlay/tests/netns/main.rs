@@ -6,11 +6,14 @@ mod backends;
 mod cluster;
 mod defects;
 mod flannel_peer;
+mod options;
 mod packet_rules;
 
 use std::{fs, io::ErrorKind, net::IpAddr, time::Duration};
 
-use weft_overlay::{CleanupConfig, LeaseManager, NetConf, ObjectKind, PeerState, StartError, SubnetSource};
+use weft_overlay::{
+    CleanupConfig, LeaseHolder, LeaseManager, NetConf, ObjectKind, PeerState, StartError, SubnetSource,
+};
 
 use crate::cluster::{Cluster, DUAL_STACK, NETWORK, Node, exchange, run, until};
 
@@ -169,7 +172,7 @@ fn a_restart_keeps_the_device_and_removes_peers_that_left_meanwhile() {
     assert_eq!(exchange(&nodes[1].netns, &nodes[0].netns, vtep(1)), Ok(vtep(2)));
     nodes[2].stop();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(nodes[2].leases().release("n3")).unwrap();
+    runtime.block_on(nodes[2].leases().release(&LeaseHolder::named("n3"))).unwrap();
     nodes[1].until_peers(1);
     assert_eq!(nodes[0].run("ip route show dev flannel.1").lines().count(), 2, "nobody has told the stopped agent");
 

@@ -16,8 +16,8 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use weft_overlay::{
-    AnnotationPrefix, KubeLeaseConfig, KubeLeases, LeaseAttributes, LeaseManager, LeaseRequest, LeaseSnapshot, Mac,
-    NetConf, NetworkState, SubnetSource, VtepData,
+    AnnotationPrefix, KubeLeaseConfig, KubeLeases, LeaseAttributes, LeaseHolder, LeaseManager, LeaseRequest,
+    LeaseSnapshot, Mac, NetConf, NetworkState, SubnetSource, VtepData,
 };
 
 const DUAL_STACK: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48"}"#;
@@ -184,8 +184,8 @@ async fn annotations_are_flannels_and_written_only_when_something_differs() {
     let seen = until(&mut node.watch().await.unwrap(), |snapshot| snapshot.leases.len() == 1).await;
     assert_eq!(seen.leases, [lease]);
 
-    node.release("n1").await.unwrap();
-    node.release("n1").await.unwrap();
+    node.release(&LeaseHolder::named("n1")).await.unwrap();
+    node.release(&LeaseHolder::named("n1")).await.unwrap();
     let left = server.get("n1").await["metadata"]["annotations"].clone();
     assert_eq!(left, json!({"flannel.alpha.coreos.com/public-ip-overwrite": "198.51.100.7"}));
 }

@@ -52,7 +52,7 @@ fn derive_with(
     let mut all = leases;
     all.push(own.clone());
     let snapshot = LeaseSnapshot { leases: all, rejected };
-    desired(Local { net_conf: &net_conf, lease: &own, underlay: &underlay, reach }, &snapshot)
+    desired(Local { net_conf: &net_conf, lease: &own, underlay: &underlay, reach, former: &BTreeMap::new() }, &snapshot)
 }
 
 fn peers(desired: &Desired, family: Family) -> Vec<String> {
