@@ -138,6 +138,14 @@ impl Agent {
         Ok(())
     }
 
+    /// Its process id: what starts it becomes it by exec.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn id(&self) -> Result<u32> {
+        self.child().as_ref().map(Child::id).ok_or_else(|| anyhow!("no agent runs on {}", self.place))
+    }
+
     /// Waits until it is ready.
     ///
     /// # Errors

@@ -45,5 +45,7 @@ pub use run::{Run, down, leftovers, remove};
 pub use status::{
     EndpointStatus, NodeStatus, OverlayStatus, PeerStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus,
 };
-pub use traffic::{Answers, Failure, Hold, HoldReport, Load, LoadReport, Protocol, Request, Running, Seen, Server};
+pub use traffic::{
+    Answers, Failure, Followed, Follower, Hold, HoldReport, Load, LoadReport, Protocol, Request, Running, Seen, Server,
+};
 pub use wait::{eventually, secs, unix_us};

@@ -138,6 +138,13 @@ impl Background {
         serde_json::from_str(&text).map_err(|_| self.failure(&text))
     }
 
+    /// The next line it prints, as JSON.
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).context("read a line")?;
+        serde_json::from_str(&line).map_err(|_| self.failure(&line))
+    }
+
     /// Lets it run on, until its run is removed.
     pub(crate) fn keep(mut self) {
         self.kept = true;

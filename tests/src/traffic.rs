@@ -73,7 +73,8 @@ impl Request {
         self
     }
 
-    fn arguments(&self) -> Vec<String> {
+    /// Arguments that make `weft-testkit` do this where the kit itself cannot start it; it prints [`Answers`] as JSON.
+    pub fn arguments(&self) -> Vec<String> {
         let protocol = self.protocol.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         vec![
             "request".into(),
@@ -202,6 +203,10 @@ pub struct LoadReport {
     pub p99_us: u64,
     /// The slowest connection, in microseconds.
     pub max_us: u64,
+    /// `p50_us`, in nanoseconds.
+    pub p50_ns: u64,
+    /// `p99_us`, in nanoseconds.
+    pub p99_ns: u64,
 }
 
 /// First and last connection that a server answered, in microseconds since 1970 (the clocks of a machine agree).
@@ -264,8 +269,36 @@ pub struct HoldReport {
     pub slowest_us: u64,
     /// Median round trip, in microseconds.
     pub p50_us: u64,
+    /// The same, in nanoseconds.
+    pub p50_ns: u64,
     /// Why it broke, if it did.
     pub broken: Option<Failure>,
+}
+
+/// A client that connects again and again and tells when another server answers; dropping it kills it.
+#[derive(Debug)]
+pub struct Follower {
+    process: Background,
+}
+
+/// Another server than before answers now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Followed {
+    /// Its name.
+    pub name: String,
+    /// Begin of the first connection it answered, in microseconds since 1970.
+    pub at_us: u64,
+}
+
+impl Follower {
+    /// Waits for the next other server, half a minute at most.
+    ///
+    /// # Errors
+    /// It stays the same.
+    pub fn wait(&mut self) -> Result<Followed> {
+        self.process.next()
+    }
 }
 
 /// A client at work; dropping it kills it.
@@ -327,6 +360,15 @@ impl Place {
     /// The client cannot run or cannot connect.
     pub fn hold(&self, hold: &Hold) -> Result<Running<HoldReport>> {
         self.start(&hold.arguments())
+    }
+
+    /// Starts a client that makes a connection every `pause`; returns when the first server has answered.
+    ///
+    /// # Errors
+    /// The client cannot run or cannot connect at all.
+    pub fn follow(&self, target: SocketAddr, pause: Duration) -> Result<Follower> {
+        let arguments = ["follow".into(), format!("--pause-us={}", pause.as_micros()), target.to_string()];
+        Ok(Follower { process: self.background(&arguments)? })
     }
 
     /// Starts a server for TCP and UDP, IPv4 and IPv6, that answers with `name`; returns when it

@@ -16,12 +16,18 @@ pub(crate) struct Bench {
     /// What to measure: services, overlay.
     #[arg(default_value = "services", value_parser = ["services", "overlay"])]
     name: String,
-    /// Fewer and shorter rounds.
+    /// Fewer and shorter rounds, which other clusters of this machine may disturb.
     #[arg(long)]
     quick: bool,
     /// Write the results, with kernel, CPU and versions, to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Of `services`: the data planes, a comma list.
+    #[arg(long, value_name = "LIST")]
+    modes: Option<String>,
+    /// Of `services`: numbers of Services, a comma list.
+    #[arg(long, value_name = "LIST")]
+    sizes: Option<String>,
 }
 
 impl Bench {
@@ -35,6 +41,8 @@ impl Bench {
             let file = path::absolute(&file).with_context(|| format!("path {}", file.display()))?;
             arguments.push(format!("--json={}", file.display()));
         }
+        let lists = [("--modes", self.modes), ("--sizes", self.sizes)];
+        arguments.extend(lists.into_iter().filter_map(|(flag, list)| Some(format!("{flag}={}", list?))));
         step::become_root(directory.join("weft-bench").as_os_str(), &arguments)
     }
 }

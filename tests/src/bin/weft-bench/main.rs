@@ -12,7 +12,7 @@ mod services;
 use std::{fmt::Display, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand};
 use machine::Machine;
 use serde::Serialize;
 
@@ -20,20 +20,21 @@ use serde::Serialize;
 #[derive(Parser)]
 struct Cli {
     /// What to measure.
-    name: Name,
+    #[command(subcommand)]
+    bench: Bench,
     /// Fewer and shorter rounds.
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
     /// Write the results to this file too.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: Option<PathBuf>,
 }
 
 /// The benches.
-#[derive(Clone, Copy, ValueEnum)]
-enum Name {
-    /// New connections to a ClusterIP and directly to the pod.
-    Services,
+#[derive(Subcommand)]
+enum Bench {
+    /// Services by each data plane: connections, round trips, throughput, programming, changes, memory.
+    Services(services::Options),
     /// Throughput, round trips and connections from node to node, by Weft and by a hand-made flannel.
     Overlay,
 }
@@ -59,9 +60,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     let machine = Machine::describe()?;
     println!("{machine}");
-    match cli.name {
-        Name::Services => show(cli, "services", machine, services::measure(cli.quick)?),
-        Name::Overlay => show(cli, "overlay", machine, overlay::measure(cli.quick)?),
+    match &cli.bench {
+        Bench::Services(options) => show(cli, "services", machine, services::measure(options, cli.quick)?),
+        Bench::Overlay => show(cli, "overlay", machine, overlay::measure(cli.quick)?),
     }
 }
 

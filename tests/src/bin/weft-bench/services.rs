@@ -1,159 +1,164 @@
-//! New connections to a ClusterIP with one endpoint, against the same pod addressed directly.
+//! Services: each data plane at several numbers of Services, against the same paths through a node without rules or conntrack.
+//!
+//! One node carries Weft, as an operator would run it: pod network and Services, fed by an API server. The other, `ref`, routes and does
+//! nothing else. Pods are made by hand and alike on both. Every Service has ten endpoints; those of the Services that are measured are
+//! ten addresses of one pod, so that a ClusterIP leads to the same server on the same path as the address it is compared with.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+mod node;
+mod objects;
+mod paths;
+mod process;
+mod programming;
+mod table;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use weft_tests::{Cluster, Load, LoadReport, Place, Pod, Request, SlicePort, eventually, secs};
+use weft_tests::Cluster;
 
-const NODES: usize = 2;
-/// As many clients as the machine has processors to spare in a small one.
-const CLIENTS: u32 = 2;
-/// To reach (design, section 7).
-const TARGET: &str = "to reach: rate >= 0.97, latency <= 1.05";
+use self::{
+    node::Site,
+    objects::Catalogue,
+    paths::Figures,
+    programming::{Changed, Started},
+};
 
-/// A path with its reference.
+/// Endpoints of a Service.
+const ENDPOINTS: usize = 10;
+
+/// What `services` measures.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Data planes, a comma list; iptables is the legacy variant.
+    #[arg(long, value_delimiter = ',', default_values_t = Mode::ALL)]
+    modes: Vec<Mode>,
+    /// Numbers of Services, a comma list.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    sizes: Vec<u32>,
+    /// Let other clusters of this machine run meanwhile (with --quick always so).
+    #[arg(long)]
+    share: bool,
+}
+
+/// A data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Ebpf,
+    Nftables,
+    Iptables,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::Ebpf, Self::Nftables, Self::Iptables];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How long and how often.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Rounds over all paths.
+    rounds: usize,
+    /// Time on one path in a round, for each figure.
+    milliseconds: u64,
+    /// Rounds of throughput, of a second a path.
+    throughput_rounds: usize,
+    /// Starts from nothing.
+    starts: usize,
+    /// Changes of an EndpointSlice that are timed, and the seconds they may take.
+    changes: usize,
+    change_seconds: u64,
+    /// Seconds of ten changes a second.
+    steady_seconds: u64,
+}
+
+const FULL: Effort = Effort {
+    rounds: 11,
+    milliseconds: 200,
+    throughput_rounds: 3,
+    starts: 3,
+    changes: 200,
+    change_seconds: 45,
+    steady_seconds: 8,
+};
+const QUICK: Effort = Effort {
+    rounds: 2,
+    milliseconds: 60,
+    throughput_rounds: 0,
+    starts: 1,
+    changes: 10,
+    change_seconds: 5,
+    steady_seconds: 1,
+};
+
+/// One data plane at one number of Services.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Comparison {
-    path: String,
-    direct: Figures,
-    cluster_ip: Figures,
-    /// ClusterIP / direct, median over the rounds.
-    rate_ratio: f64,
-    p10_ratio: f64,
-    p50_ratio: f64,
+struct Row {
+    mode: Mode,
+    services: u32,
+    paths: Figures,
+    started: Started,
+    changed: Changed,
+    /// From `nft flush ruleset` (`iptables -F` of the tables filter and nat) until Services work again.
+    repair_ms: f64,
 }
 
-/// Medians over the rounds.
+/// All that was measured.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Figures {
-    rate: f64,
-    p10_us: f64,
-    p50_us: f64,
+pub(crate) struct Report {
+    endpoints_per_service: usize,
+    rows: Vec<Row>,
 }
 
-/// All paths.
-#[derive(Serialize)]
-pub(crate) struct Comparisons(Vec<Comparison>);
-
-/// Builds a cluster and measures.
-pub(crate) fn measure(quick: bool) -> Result<Comparisons> {
-    let (rounds, time) = if quick { (3, Duration::from_millis(500)) } else { (9, secs(2)) };
-    let cluster = Cluster::builder().nodes(NODES).alone().build()?;
-    let client = cluster.node(1).pod("client")?;
-    let mut comparisons = Vec::new();
-    for (number, path) in [(1, "pod on the same node"), (2, "pod on another node")] {
-        let web = cluster.node(number).pod("web")?;
-        let _server = web.serve()?;
-        let vip = SocketAddr::from(([10, 96, 0, 10], 80));
-        publish(&cluster, &client, &web, vip)?;
-        println!("{path}: {rounds} rounds of {time:?} each way");
-        let mut pairs = Vec::new();
-        for round in 0..rounds {
-            // Whatever drifts on the machine favours the one as often as the other.
-            let pair = if round % 2 == 0 {
-                let direct = load(&client, web.socket_v4(8080)?, time)?;
-                (direct, load(&client, vip, time)?)
-            } else {
-                let cluster_ip = load(&client, vip, time)?;
-                (load(&client, web.socket_v4(8080)?, time)?, cluster_ip)
-            };
-            pairs.push(pair);
+/// Builds the nodes and measures.
+pub(crate) fn measure(options: &Options, quick: bool) -> Result<Report> {
+    let mut rows = Vec::new();
+    for &mode in &options.modes {
+        // Nodes of its own for each: tables of iptables-legacy stay for as long as their network namespace, and cost every packet.
+        let mut builder = Cluster::builder().nodes(2).without_agents().api_server();
+        if !quick && !options.share {
+            builder = builder.alone();
         }
-        comparisons.push(Comparison::of(path, &pairs));
-        web.remove()?;
-    }
-    client.remove()?;
-    cluster.shutdown()?;
-    Ok(Comparisons(comparisons))
-}
-
-/// Makes `web` the one endpoint of the Service, and waits until it is.
-fn publish(cluster: &Cluster, client: &Place, web: &Pod, vip: SocketAddr) -> Result<()> {
-    let service = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: default}}\nspec:\n  clusterIP: {0}\n  \
-         clusterIPs: [{0}]\n  ports: [{{name: http, protocol: TCP, port: {1}, targetPort: 8080}}]\n",
-        vip.ip(),
-        vip.port()
-    );
-    cluster.manifests().apply("web.yaml", &service)?;
-    cluster.manifests().endpoints("web", &[SlicePort::new("http", "TCP", 8080)], &[web])?;
-    let request = Request::tcp(vip).timeout(Duration::from_millis(200));
-    eventually(secs(5), || client.request(&request)?.all_good())?;
-    Ok(())
-}
-
-fn load(client: &Place, target: SocketAddr, time: Duration) -> Result<LoadReport> {
-    client.load(&Load::new(target, 0).parallel(CLIENTS).time(time))?.finish()?.all_good()
-}
-
-impl Comparison {
-    fn of(path: &str, pairs: &[(LoadReport, LoadReport)]) -> Self {
-        let ratio = |figure: fn(&LoadReport) -> f64| {
-            median(pairs.iter().map(|(direct, cluster_ip)| figure(cluster_ip) / figure(direct)))
-        };
-        Self {
-            path: path.to_owned(),
-            direct: Figures::of(pairs.iter().map(|(direct, _)| direct)),
-            cluster_ip: Figures::of(pairs.iter().map(|(_, cluster_ip)| cluster_ip)),
-            rate_ratio: ratio(|report| report.rate),
-            p10_ratio: ratio(|report| report.p10_us as f64),
-            p50_ratio: ratio(|report| report.p50_us as f64),
+        let mut cluster = builder.build()?;
+        let site = Site::build(&cluster, mode)?;
+        for &services in &options.sizes {
+            let catalogue = Catalogue::new(services, site.endpoints());
+            catalogue.publish(&mut cluster).context("publish the Services")?;
+            let row = measure_size(&cluster, &site, &catalogue, mode, if quick { QUICK } else { FULL });
+            rows.push(row.with_context(|| format!("{mode}, {services} Services"))?);
         }
+        drop(site);
+        cluster.shutdown()?;
     }
+    Ok(Report { endpoints_per_service: ENDPOINTS, rows })
 }
 
-impl Figures {
-    fn of<'a>(reports: impl Iterator<Item = &'a LoadReport> + Clone) -> Self {
-        Self {
-            rate: median(reports.clone().map(|report| report.rate)),
-            p10_us: median(reports.clone().map(|report| report.p10_us as f64)),
-            p50_us: median(reports.map(|report| report.p50_us as f64)),
-        }
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-impl fmt::Display for Comparisons {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<34}{:>10}{:>8}{:>10}{:>8}{:>10}{:>8}",
-            "", "conn/s", "ratio", "p10 us", "ratio", "p50 us", "ratio"
-        )?;
-        for row in &self.0 {
-            let direct = &row.direct;
-            writeln!(
-                f,
-                "{:<34}{:>10.0}{:>8}{:>10.0}{:>8}{:>10.0}{:>8}",
-                format!("{}, direct", row.path),
-                direct.rate,
-                "1",
-                direct.p10_us,
-                "1",
-                direct.p50_us,
-                "1"
-            )?;
-            let vip = &row.cluster_ip;
-            writeln!(
-                f,
-                "{:<34}{:>10.0}{:>8.2}{:>10.0}{:>8.2}{:>10.0}{:>8.2}",
-                format!("{}, ClusterIP", row.path),
-                vip.rate,
-                row.rate_ratio,
-                vip.p10_us,
-                row.p10_ratio,
-                vip.p50_us,
-                row.p50_ratio
-            )?;
-        }
-        write!(f, "{TARGET}")
-    }
+fn measure_size(cluster: &Cluster, site: &Site, catalogue: &Catalogue, mode: Mode, effort: Effort) -> Result<Row> {
+    let services = catalogue.services();
+    let say = |what: &str| eprintln!("{mode}, {services} Services: {what}");
+    say("from nothing");
+    let started = programming::from_nothing(cluster, site, catalogue, mode, effort)?;
+    say("paths");
+    let paths = paths::measure(site, catalogue, effort)?;
+    say("changes");
+    let changed = programming::changes(cluster, site, catalogue, effort)?;
+    say("repair");
+    let repair_ms = programming::repair(cluster, site, catalogue, mode)?;
+    site.clean_up(cluster)?;
+    Ok(Row { mode, services, paths, started, changed, repair_ms })
 }

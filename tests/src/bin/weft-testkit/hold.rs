@@ -64,6 +64,7 @@ impl Hold {
             round_trips,
             slowest_us: latencies.percentile(100),
             p50_us: latencies.percentile(50),
+            p50_ns: latencies.percentile_ns(50),
             broken,
         })
     }

@@ -152,6 +152,8 @@ impl Tally {
             p50_us: latencies.percentile(50),
             p99_us: latencies.percentile(99),
             max_us: latencies.percentile(100),
+            p50_ns: latencies.percentile_ns(50),
+            p99_ns: latencies.percentile_ns(99),
         }
     }
 }

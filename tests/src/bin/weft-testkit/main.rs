@@ -4,6 +4,7 @@
 
 mod client;
 mod exec;
+mod follow;
 mod hold;
 mod latency;
 mod load;
@@ -37,6 +38,8 @@ enum Verb {
     Load(load::Load),
     /// Keep one connection busy until standard input closes.
     Hold(hold::Hold),
+    /// Connect again and again, and tell when another server answers.
+    Follow(follow::Follow),
     /// Build two nodes without agents, print the run's name, and wait. For tests of the kit itself.
     Cluster,
     /// Wait for the owner of a run to end, and remove the run.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Request(request) => request.run(),
         Verb::Load(load) => load.run(),
         Verb::Hold(hold) => hold.run(),
+        Verb::Follow(follow) => follow.run(),
         Verb::Cluster => cluster(),
         Verb::Janitor { run } => janitor(&run),
     };

@@ -1,0 +1,88 @@
+//! What an agent and its children cost: processor time and memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+/// `USER_HZ` of every architecture Linux has today: 1/100 s.
+const TICKS: f64 = 100.0;
+/// Short beside the life of an `nft` or `iptables-restore` with anything to do.
+const SAMPLE_EVERY: Duration = Duration::from_millis(3);
+
+/// Seconds of processor time of a process and of the children it has waited for (proc_pid_stat(5)).
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read the agent's CPU time")?;
+    let (_, fields) = stat.rsplit_once(") ").context("no name in the agent's stat")?;
+    // utime is the 14th field, the name the second.
+    let times = fields.split(' ').skip(11).take(4).filter_map(|field| field.parse::<f64>().ok());
+    Ok(times.sum::<f64>() / TICKS)
+}
+
+/// Memory of a process in MB (10^6 bytes), by its key in proc_pid_status(5).
+pub(super) fn memory_mb(pid: u32, key: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("read the agent's memory")?;
+    field_mb(&status, key)
+}
+
+/// Memory of the kernel that Services can be in, of the whole machine, in MB: slab (elements, rules), vmalloc (BPF arrays, legacy
+/// tables) and per-CPU areas.
+pub(super) fn kernel_mb() -> Result<f64> {
+    let info = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    ["Slab:", "VmallocUsed:", "Percpu:"].into_iter().map(|key| field_mb(&info, key)).sum()
+}
+
+fn field_mb(text: &str, key: &str) -> Result<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key}"))?;
+    let kib: f64 = line.trim_start_matches(':').split_whitespace().next().context("no value")?.parse()?;
+    Ok(kib * 1024.0 / 1e6)
+}
+
+/// Watches the largest sum of memory over the processes of a cgroup: an agent and whatever it runs.
+pub(super) struct PeakMemory {
+    stop: Arc<AtomicBool>,
+    sampler: JoinHandle<f64>,
+}
+
+impl PeakMemory {
+    pub(super) fn watch(cgroup: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, procs) = (Arc::clone(&stop), cgroup.join("cgroup.procs"));
+        let sampler = thread::spawn(move || {
+            let mut peak = 0.0_f64;
+            while !stopped.load(Ordering::Relaxed) {
+                peak = peak.max(sum_mb(&procs));
+                thread::sleep(SAMPLE_EVERY);
+            }
+            peak
+        });
+        Self { stop, sampler }
+    }
+
+    /// The peak in MB.
+    pub(super) fn finish(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sampler.join().unwrap_or(f64::NAN)
+    }
+}
+
+/// A child that has not called exec yet shares its parent's memory: each program counts once.
+fn sum_mb(procs: &Path) -> f64 {
+    let mut programs: Vec<(PathBuf, f64)> = Vec::new();
+    for pid in fs::read_to_string(procs).unwrap_or_default().lines() {
+        let Ok(pid) = pid.parse::<u32>() else { continue };
+        let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { continue };
+        if programs.iter().all(|(known, _)| *known != program) {
+            programs.push((program, memory_mb(pid, "VmRSS").unwrap_or_default()));
+        }
+    }
+    programs.iter().map(|(_, mb)| mb).sum()
+}
