@@ -18,6 +18,6 @@ pub(crate) use endpoint_slice::{EndpointSlice, NodeHint, SliceEndpoint};
 pub(crate) use error::Check;
 pub use error::{ObjectError, Problem, VALUE_LIMIT, Warning};
 pub use name::{IpFamily, ObjectKind, ObjectRef, Protocol, ServiceName, ServicePortName};
-pub use node::{NodeIps, PodCidrs};
 pub(crate) use node::NodeTopology;
+pub use node::{NodeIps, PodCidrs};
 pub(crate) use service::{Service, ServicePort};
