@@ -1,6 +1,6 @@
 //! Notices of changes others (and we) make.
 
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{io, ops::Range, os::fd::AsFd, sync::Arc};
 
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -45,12 +45,24 @@ pub enum Group {
     Ipv6Route,
     /// Neighbours of both families, and FDB entries.
     Neighbour,
+    /// IPv4 parameters of interfaces and of the whole network namespace.
+    Ipv4Parameters,
+    /// IPv6 parameters.
+    Ipv6Parameters,
 }
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Link, Self::Ipv4Address, Self::Ipv6Address, Self::Ipv4Route, Self::Ipv6Route, Self::Neighbour];
+    pub const ALL: [Self; 8] = [
+        Self::Link,
+        Self::Ipv4Address,
+        Self::Ipv6Address,
+        Self::Ipv4Route,
+        Self::Ipv6Route,
+        Self::Neighbour,
+        Self::Ipv4Parameters,
+        Self::Ipv6Parameters,
+    ];
 
     /// `RTNLGRP_*` of linux/rtnetlink.h.
     const fn number(self) -> u32 {
@@ -61,6 +73,8 @@ impl Group {
             Self::Ipv4Route => 7,
             Self::Ipv6Address => 9,
             Self::Ipv6Route => 11,
+            Self::Ipv4Parameters => 24,
+            Self::Ipv6Parameters => 25,
         }
     }
 }
@@ -88,6 +102,9 @@ pub enum Event {
     FdbChanged(FdbEntry),
     /// An FDB entry that is gone.
     FdbRemoved(FdbEntry),
+    /// Some kernel parameter: forwarding, reverse path filtering or proxying, of an interface or of all. The kernel reports
+    /// no others.
+    ParameterChanged,
     /// Changes were missed, or came in a form this crate cannot read: observe everything again.
     Overrun,
 }
@@ -205,7 +222,23 @@ enum Received {
     Overrun,
 }
 
+/// RTM_NEWNETCONF and RTM_DELNETCONF (linux/rtnetlink.h), which netlink-packet-route does not know.
+const PARAMETER_NOTICES: [u16; 2] = [80, 81];
+
+/// Where `nlmsg_type` is (struct nlmsghdr of linux/netlink.h).
+const TYPE: Range<usize> = 4..6;
+
+/// Such a notice is a datagram of its own. What it says is not read: the parameters that matter are.
+fn is_about_parameters(datagram: &[u8]) -> bool {
+    let kind = datagram.get(TYPE).and_then(|kind| kind.try_into().ok()).map(u16::from_ne_bytes);
+    kind.is_some_and(|kind| PARAMETER_NOTICES.contains(&kind))
+}
+
 fn read_datagram(datagram: &[u8], events: &mut Vec<Event>) {
+    if is_about_parameters(datagram) {
+        events.push(Event::ParameterChanged);
+        return;
+    }
     for message in Messages(datagram) {
         match message.map(|message| message.payload) {
             Ok(NetlinkPayload::InnerMessage(message)) => read_message(message, events),

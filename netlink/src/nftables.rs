@@ -1,6 +1,9 @@
 //! Notices that someone removed nftables objects. Reading and writing rules is the business of `nft`.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::libc;
@@ -83,6 +86,13 @@ impl NftWatch {
                 Err(error) => return Err(error).during("read", "nftables notices"),
             }
         }
+    }
+}
+
+/// Readable when there may be something new: for waiting in an event loop.
+impl AsRawFd for NftWatch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

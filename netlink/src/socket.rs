@@ -59,6 +59,11 @@ impl Netlink {
         connect().map(|connection| Self { connection: Mutex::new(connection) }).during("open", "a route netlink socket")
     }
 
+    /// How many requests were sent so far, modulo 2^32: what a caller's work costs, for those who measure it.
+    pub fn requests(&self) -> u32 {
+        self.connection().sequence
+    }
+
     /// Sends one request and waits for its acknowledgement; returns what the kernel sent before that.
     pub(crate) fn request(
         &self,

@@ -30,6 +30,8 @@ impl Known<'_> {
     pub(crate) fn contradicts(&self, event: &Event) -> bool {
         match event {
             Event::Overrun => true,
+            // Not part of what is observed; the caller looks at parameters.
+            Event::ParameterChanged => false,
             Event::AddressChanged(_) | Event::RouteChanged(_) | Event::LinkChanged(_) if self.adrift => true,
             Event::LinkChanged(link) => self.link_changed(link),
             Event::LinkRemoved(link) => self.family_of(link.index).is_some() || self.is_underlay(link.index),

@@ -1,7 +1,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use weft_netlink::{
-    AddressOptions, Event, FdbEntry, Group, Mac, Monitor, Neighbour, NeighbourState, Netlink, Route, VxlanSpec,
+    AddressOptions, Event, FdbEntry, Group, Mac, Monitor, Neighbour, NeighbourState, Netlink, Route, VxlanSpec, sysctl,
 };
 
 use crate::{ethernet, in_new_netns, index};
@@ -145,5 +145,19 @@ fn a_waiting_thread_can_be_stopped() {
         });
         stopper.stop();
         assert_eq!(waiting.join().unwrap(), (Vec::new(), Vec::new()));
+    });
+}
+
+#[test]
+fn parameters_that_somebody_changes_are_told() {
+    in_new_netns(|_| {
+        let monitor = Monitor::open(&[Group::Ipv4Parameters, Group::Ipv6Parameters]).unwrap();
+        let _limit = TimeLimit::of(&monitor);
+        for parameter in ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv6/conf/all/forwarding"] {
+            let other = if sysctl::get(parameter).unwrap() == "1" { "0" } else { "1" };
+            sysctl::set(parameter, other).unwrap();
+            let events = read(&monitor, parameter);
+            assert!(events.iter().all(|event| *event == Event::ParameterChanged), "{parameter}: {events:?}");
+        }
     });
 }

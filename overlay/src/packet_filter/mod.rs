@@ -11,8 +11,9 @@
 //!   modes as soon as iptables filters forwarded packets: docker sets the policy to DROP, firewalls add rules. firewalld's own
 //!   nftables table cannot be helped from outside; the pod network must be added to its trusted zone.
 //! * Whatever is switched on comes first and what is switched off goes last, so that there is no moment without rules.
-//! * Changes by others are noticed by nftables' own notices (which iptables-nft causes too) and repaired within a second. The old
-//!   iptables interface has none: its tables are looked at every 5 s.
+//! * Changes by others are told by nftables' own notices (which iptables-nft causes too) and repaired within a second; while
+//!   nothing is told, no program is run. The old iptables interface has no notices: where it has tables, they are looked at
+//!   every 5 s.
 
 mod command;
 mod iptables;
@@ -24,8 +25,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use tracing::{debug, info};
-use weft_netlink::NftWatch;
+use tracing::info;
 
 pub(crate) use self::command::FilterError;
 use self::{
@@ -36,10 +36,11 @@ use self::{
 use crate::family::Family;
 
 /// Tables whose changes may be about us: our own, and those our iptables chains live in.
-const TABLES: [&str; 3] = [nftables::TABLE_NAME, "filter", "nat"];
+pub(crate) const TABLES: [&str; 3] = [nftables::TABLE_NAME, "filter", "nat"];
 
-/// How often tables are looked at that report no changes.
-const POLL: Duration = Duration::from_secs(5);
+/// How old a look at tables that report no changes may be; a little less than the time between two glances, of which each
+/// is to look.
+const POLL: Duration = Duration::from_secs(4);
 
 /// Shortest time between two looks that notices caused: kube-proxy may change its chains many times a second.
 const SPACING: Duration = Duration::from_millis(400);
@@ -103,8 +104,8 @@ pub(crate) struct PacketFilter {
     bypass: bool,
     table: Table,
     iptables: Option<Iptables>,
-    /// `None`: the kernel has no nftables, or notices are lost; the regular look remains.
-    watch: Option<NftWatch>,
+    /// Whether changes are told by notices.
+    pub(crate) watched: bool,
     /// A notice that was not followed yet.
     disturbed: bool,
     looked: Option<Instant>,
@@ -123,21 +124,22 @@ impl PacketFilter {
         self.bypass && self.done.is_some()
     }
 
-    /// Whether somebody may have changed the rules, so that [`PacketFilter::ensure`] should look. Costs a system call.
-    pub(crate) fn is_disturbed(&mut self, now: Instant) -> bool {
-        if let Some(watch) = &self.watch {
-            match watch.disturbed(&TABLES) {
-                Ok(disturbed) => self.disturbed |= disturbed,
-                Err(error) => {
-                    debug!(%error, "no more notices of packet rules; the regular look finds changes");
-                    self.watch = None;
-                }
-            }
-        }
+    /// Somebody changed a table that ours are in, or we did.
+    pub(crate) fn note_disturbance(&mut self) {
+        self.disturbed = true;
+    }
+
+    /// Whether somebody may have changed the rules, so that [`PacketFilter::ensure`] should look.
+    pub(crate) fn must_look(&self, now: Instant) -> bool {
         let Some(looked) = self.looked else { return true };
         let must_poll = || self.iptables.is_some_and(|iptables| iptables.must_poll());
         let age = now.saturating_duration_since(looked);
         (self.disturbed && age >= SPACING) || (age >= POLL && must_poll())
+    }
+
+    /// When to look at what was told of.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.looked.filter(|_| self.disturbed).map(|looked| looked + SPACING)
     }
 
     /// Makes the rules be as asked for; true if they were not. With `verify` it looks whether what was written is still there.
@@ -149,9 +151,6 @@ impl PacketFilter {
             return Ok(false);
         }
         let first = self.done.as_ref() != Some(rules);
-        if self.watch.is_none() {
-            self.watch = NftWatch::open().ok();
-        }
         // Before the look: whatever happens after it will be told.
         (self.disturbed, self.looked) = (false, Some(now));
         self.done = None;

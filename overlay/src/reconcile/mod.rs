@@ -2,9 +2,12 @@
 //!
 //! Synchronous; `run` decides when a pass is due.
 
+mod notices;
 mod reach;
 mod report;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -251,9 +254,19 @@ impl Reconciler {
         self.observed = None;
     }
 
-    /// When something that failed is to be tried again.
-    pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.retries.next()
+    /// When something that failed is to be tried again, or packet rules are to be looked at.
+    pub(crate) fn next_time(&self) -> Option<Instant> {
+        self.retries.next().into_iter().chain(self.packet_filter.next_look()).min()
+    }
+
+    /// The node's packet rules, to tell them of notices.
+    pub(crate) fn packet_filter(&mut self) -> &mut PacketFilter {
+        &mut self.packet_filter
+    }
+
+    /// Where `subnet.env` is.
+    pub(crate) fn subnet_file(&self) -> &Path {
+        &self.settings.subnet_file
     }
 
     /// Whether this node's own part is complete.
@@ -269,8 +282,8 @@ impl Reconciler {
         self.rest(cause, now, kernel);
     }
 
-    /// A glance at what reports no changes by netlink: parameters, packet rules, `subnet.env`. Costs some microseconds while
-    /// all is well. True if something is to be reported.
+    /// A glance at what rtnetlink does not show: parameters, packet rules, `subnet.env`. Costs some microseconds while all is
+    /// well. True if something is to be reported.
     pub(crate) fn glance(&mut self, now: Instant) -> bool {
         let state = |node: &Self| (node.repairs.values().sum::<u64>(), node.complete, node.retries.next());
         let before = state(self);
@@ -284,7 +297,8 @@ impl Reconciler {
             forwarding::ensure(&node.desired, &node.underlay, &mut node.sysctls).map_err(|error| error.to_string())
         });
         let rules = self.attempt(Task::PacketFilter, ObjectKind::PacketFilter, cause, now, |node| {
-            let verify = cause == Cause::Check || node.packet_filter.is_disturbed(now);
+            // Where changes are told, nothing is looked at without need: each look starts programs (flannel-defects.md E.4).
+            let verify = (cause == Cause::Check && !node.packet_filter.watched) || node.packet_filter.must_look(now);
             let rules = node.filter_rules();
             node.packet_filter.ensure(&rules, verify, now).map(u64::from).map_err(|error| error.to_string())
         });

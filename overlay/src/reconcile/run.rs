@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_netlink::{Event, Netlink};
 
-use super::{Cause, Reconciler, Settings};
+use super::{
+    Cause, Reconciler, Settings,
+    notices::{Notice, Notices},
+};
 use crate::{
     family::Family,
     interface::Underlay,
@@ -29,8 +32,9 @@ use crate::{
 /// fights us over an object cannot keep the node busy.
 const EVENT_SPACING: Duration = Duration::from_millis(20);
 
-/// How often there is a glance at what reports no changes: packet rules, files, parameters.
-const GLANCE: Duration = Duration::from_millis(500);
+/// How often there is a glance at what may report no changes: parameters like `accept_ra`, tables of the old iptables interface,
+/// a replaced directory of `subnet.env`. All else is told by the kernel.
+const GLANCE: Duration = Duration::from_secs(5);
 
 /// How soon a lease is looked at again that was published but is not in the snapshots yet.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
@@ -70,9 +74,9 @@ async fn serve(start: Start) {
     let joiner = Joiner { settings: &settings, netlink: &netlink, underlay: &underlay, leases: &leases };
     let joined = join(&joiner, &status).await;
     let reconciler = Reconciler::new(settings, netlink, underlay, &joined);
-    let snapshots = joined.snapshots;
-    let server =
-        Server { reconciler, leases, snapshots, events, status, check_interval, announcement: Announcement::default() };
+    let (snapshots, announcement) = (joined.snapshots, Announcement::default());
+    let notices = Notices::open(reconciler.subnet_file());
+    let server = Server { reconciler, leases, snapshots, events, status, check_interval, announcement, notices };
     server.run().await;
 }
 
@@ -105,6 +109,7 @@ struct Server {
     status: watch::Sender<OverlayStatus>,
     check_interval: Duration,
     announcement: Announcement,
+    notices: Notices,
 }
 
 /// The publishing of the own lease, beside the passes: it may wait for a server.
@@ -126,6 +131,7 @@ enum Wake {
     Unwatched,
     Events(Vec<Event>),
     Announced(Result<Published, LeaseError>),
+    Noticed(Notice),
     Glance,
     Timer,
 }
@@ -138,6 +144,7 @@ impl Server {
         let mut glances = interval(GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.reconciler.packet_filter().watched = self.notices.has_rules();
             match self.wait(next_check, &mut glances).await {
                 Wake::Leases => {
                     self.take_snapshot();
@@ -145,6 +152,9 @@ impl Server {
                 }
                 Wake::Unwatched => self.watch_again().await,
                 Wake::Events(events) => {
+                    if events.contains(&Event::ParameterChanged) {
+                        self.glance();
+                    }
                     if self.reconciler.notice(&events) {
                         sleep_until((last_event_pass + EVENT_SPACING).into()).await;
                         // The state is unknown now: what these say is about to be observed.
@@ -155,10 +165,15 @@ impl Server {
                     }
                 }
                 Wake::Announced(result) => self.announced(result),
-                Wake::Glance => {
-                    if self.reconciler.glance(Instant::now()) {
-                        self.report();
+                Wake::Noticed(notice) => {
+                    if notice == Notice::Rules {
+                        self.reconciler.packet_filter().note_disturbance();
                     }
+                    self.glance();
+                }
+                Wake::Glance => {
+                    self.notices.watch_file();
+                    self.glance();
                 }
                 Wake::Timer if Instant::now() >= next_check => {
                     next_check = Instant::now() + self.check_interval;
@@ -172,7 +187,7 @@ impl Server {
     }
 
     async fn wait(&mut self, next_check: Instant, glances: &mut Interval) -> Wake {
-        let timers = [self.reconciler.next_retry(), self.announcement.due()];
+        let timers = [self.reconciler.next_time(), self.announcement.due()];
         let next = timers.into_iter().flatten().fold(next_check, Instant::min);
         let announced = async {
             match &mut self.announcement.running {
@@ -190,7 +205,14 @@ impl Server {
                 Err(LeaseError::Backend { doing: "publish the lease".into(), source: error.into() })
             })),
             () = sleep_until(next.into()) => Wake::Timer,
+            notice = self.notices.next() => Wake::Noticed(notice),
             _ = glances.tick() => Wake::Glance,
+        }
+    }
+
+    fn glance(&mut self) {
+        if self.reconciler.glance(Instant::now()) {
+            self.report();
         }
     }
 

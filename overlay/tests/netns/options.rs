@@ -106,8 +106,8 @@ fn defect_a6_a_family_that_is_switched_off_leaves_nothing() {
 fn another_vxlan_device_is_not_taken_for_one_of_a_family_that_is_off() {
     let cluster = Cluster::new();
     let mut node = cluster.machine(1);
-    // Names of ours, but no VXLAN device, or with addresses of somebody else.
-    node.run("ip link add flannel-v6.1 type dummy");
+    // Names of ours, but a bridge, or with addresses of somebody else.
+    node.run("ip link add flannel-v6.1 type bridge");
     node.run("ip link add flannel-v6.9 type vxlan id 9 dstport 4790 dev eth0");
     node.run("ip address add fd66::/128 dev flannel-v6.9");
     node.start(NETWORK);
