@@ -22,16 +22,25 @@ const PACKAGES: &[(&str, &str)] = &[
     ("conntrack", "tests: look at conntrack"),
     ("containernetworking-plugins", "tests: CNI plugins that weft-cni calls and works beside"),
     ("etcd-server", "tests: subnet leases in etcd"),
+    ("containerd", "tests: the runtime that calls weft-cni"),
+    ("runc", "tests: containers of containerd"),
+    ("binutils", "tests and image: strip"),
+    ("musl-tools", "image: the C compiler for static programs"),
     ("procps", "tests: sysctl"),
     ("util-linux", "tests: nsenter, setpriv"),
     ("curl", "tests: HTTP endpoints"),
     ("jq", "tests: look at JSON"),
+    (KUBECTL, "tests: kubectl at the API server"),
     ("iperf3", "bench: throughput"),
     ("wrk", "bench: HTTP load"),
     ("ethtool", "bench: offloads"),
     ("tcpdump", "looking around in a cluster"),
     ("bpftool", "looking around in a cluster"),
 ];
+/// Servers that Debian starts with their packages: the tests start their own, with files and addresses of their own.
+const SERVICES: &[(&str, &str)] = &[("etcd-server", "etcd"), ("containerd", "containerd")];
+/// Debian's package of `kubectl`.
+const KUBECTL: &str = "kubernetes-client";
 /// Version that the toolchain's LLVM 22 bitcode was tried with.
 const BPF_LINKER: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -39,6 +48,7 @@ const LLVM: &str = "/usr/lib/llvm-22";
 /// Installs what is missing.
 pub(crate) fn setup() -> Result<()> {
     let components = missing_components()?;
+    let targets = missing_targets(&[&static_target()])?;
     let packages = missing_packages();
     let linker = !bpf_linker_is_there();
     if !packages.is_empty() {
@@ -46,6 +56,9 @@ pub(crate) fn setup() -> Result<()> {
     }
     if !components.is_empty() {
         install_components(&components)?;
+    }
+    if !targets.is_empty() {
+        install_targets(&targets)?;
     }
     if linker {
         install_bpf_linker()?;
@@ -82,13 +95,39 @@ fn install_components(components: &[String]) -> Result<()> {
     )
 }
 
+/// The target of programs that need no library, for this machine's processor.
+pub(crate) fn static_target() -> String {
+    format!("{}-unknown-linux-musl", env::consts::ARCH)
+}
+
+/// Those of these targets whose standard library the pinned toolchain lacks.
+fn missing_targets(wanted: &[&str]) -> Result<Vec<String>> {
+    let (channel, _) = toolchain()?;
+    let listing =
+        step::output(step::command("rustup").args(["target", "list", "--installed", "--toolchain", &channel]))
+            .with_context(|| format!("rustup target list, toolchain {channel}"))?;
+    let missing = wanted.iter().filter(|target| !listing.lines().any(|line| line.trim() == **target));
+    Ok(missing.map(|&target| target.to_owned()).collect())
+}
+
+fn install_targets(targets: &[String]) -> Result<()> {
+    let (channel, _) = toolchain()?;
+    step::run(
+        &format!("install the standard library of Rust {channel} for {}", targets.join(", ")),
+        step::command("rustup").args(["target", "add", "--toolchain", &channel]).args(targets),
+    )
+}
+
 fn missing_packages() -> Vec<&'static str> {
     let names = PACKAGES.iter().map(|(name, _)| *name);
     let mut query = Command::new("dpkg-query");
     query.args(["-W", "-f=${Package} ${db:Status-Abbrev}\n"]).args(names.clone()).env("LC_ALL", "C");
     // It fails when one package is unknown, and still lists the others.
     let listing = query.output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    names.filter(|name| !listing.lines().any(|line| line.trim_end() == format!("{name} ii"))).collect()
+    let installed = |name: &str| listing.lines().any(|line| line.trim_end() == format!("{name} ii"));
+    // kubectl comes from many places, and two packages cannot own /usr/bin/kubectl.
+    let elsewhere = |name: &str| name == KUBECTL && step::output(Command::new("kubectl").args(["version", "--client"])).is_some();
+    names.filter(|name| !installed(name) && !elsewhere(name)).collect()
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {
@@ -112,9 +151,13 @@ fn install_packages(packages: &[&str]) -> Result<()> {
         &format!("install {list}"),
         privileged("apt-get").args(["install", "-y", "-q", "--no-install-recommends"]).args(packages),
     )?;
-    // Debian starts a server with the package; the tests start their own on other ports.
-    if packages.contains(&"etcd-server") && PathBuf::from("/run/systemd/system").exists() {
-        step::run("stop the etcd service", privileged("systemctl").args(["disable", "--now", "etcd"]))?;
+    if PathBuf::from("/run/systemd/system").exists() {
+        for (_, service) in SERVICES.iter().filter(|(package, _)| packages.contains(package)) {
+            step::run(
+                &format!("stop the {service} service"),
+                privileged("systemctl").args(["disable", "--now", service]),
+            )?;
+        }
     }
     Ok(())
 }

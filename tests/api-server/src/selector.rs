@@ -5,6 +5,8 @@ use serde_json::Value;
 /// Which objects a client wants to see.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selector {
+    /// Empty for all.
+    namespace: String,
     labels: Vec<Requirement>,
     fields: Vec<Requirement>,
 }
@@ -18,16 +20,17 @@ enum Requirement {
 }
 
 impl Selector {
-    /// Reads both selectors of a request.
-    pub(crate) fn parse(labels: &str, fields: &str) -> Self {
-        Self { labels: requirements(labels), fields: requirements(fields) }
+    /// Reads both selectors of a request for one namespace, or for all.
+    pub(crate) fn parse(namespace: &str, labels: &str, fields: &str) -> Self {
+        Self { namespace: namespace.to_owned(), labels: requirements(labels), fields: requirements(fields) }
     }
 
     /// Whether the client sees this object.
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let label = |key: &str| object["metadata"]["labels"].get(key).and_then(Value::as_str);
         let field = |key: &str| object.pointer(&format!("/{}", key.replace('.', "/"))).and_then(Value::as_str);
-        self.labels.iter().all(|requirement| requirement.holds(label))
+        (self.namespace.is_empty() || object["metadata"]["namespace"] == self.namespace)
+            && self.labels.iter().all(|requirement| requirement.holds(label))
             && self.fields.iter().all(|requirement| requirement.holds(field))
     }
 }
@@ -68,10 +71,10 @@ mod tests {
     fn selectors_pick_what_kube_proxy_would_see() {
         let service = json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"clusterIP": "10.96.0.1"}});
         let headless = json!({"metadata": {"name": "b"}, "spec": {"clusterIP": "None"}});
-        let fields = Selector::parse("", "spec.clusterIP!=None");
+        let fields = Selector::parse("", "", "spec.clusterIP!=None");
         assert!(fields.matches(&service) && !fields.matches(&headless));
-        let labels = Selector::parse("!x", "");
+        let labels = Selector::parse("", "!x", "");
         assert!(!labels.matches(&service) && labels.matches(&headless));
-        assert!(Selector::parse("x=1", "metadata.name=a").matches(&service));
+        assert!(Selector::parse("", "x=1", "metadata.name=a").matches(&service));
     }
 }

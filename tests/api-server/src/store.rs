@@ -1,8 +1,19 @@
 //! The objects and the history of their changes.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use serde_json::Value;
+
+use crate::kinds;
+
+/// Changes that are remembered. Who asks for older ones has to list again (410), as etcd compacts a real server's.
+const HISTORY: usize = 10_000;
+
+/// RFC 3339, to the second, as the API writes times.
+const SECONDS: &str = "%Y-%m-%dT%H:%M:%SZ";
 
 /// Where an object is: resource, namespace (empty for a cluster-wide one), name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,16 +24,12 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    pub(crate) fn cluster(resource: &str, name: &str) -> Self {
-        Self::namespaced(resource, "", name)
-    }
-
     /// Where an object belongs by its kind and metadata; `None` if one of them is missing.
     pub(crate) fn of(object: &Value) -> Option<Self> {
-        let resource = format!("{}s", object["kind"].as_str()?.to_lowercase());
+        let kind = kinds::by_name(object["kind"].as_str()?)?;
         let name = object["metadata"]["name"].as_str()?;
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
-        Some(Self::namespaced(&resource, if resource == "nodes" { "" } else { namespace }, name))
+        Some(Self::namespaced(kind.plural, if kind.namespaced { namespace } else { "" }, name))
     }
 
     pub(crate) fn namespaced(resource: &str, namespace: &str, name: &str) -> Self {
@@ -32,7 +39,10 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.resource, self.namespace, self.name)
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {:?}", self.resource, self.name),
+            namespace => write!(f, "{} {:?} in namespace {namespace}", self.resource, self.name),
+        }
     }
 }
 
@@ -45,17 +55,25 @@ pub(crate) struct Change {
     pub(crate) after: Option<Value>,
 }
 
-/// All objects, and every change since the start: tests are short, so nothing is compacted.
+/// All objects, and the last changes.
 #[derive(Default)]
 pub(crate) struct Store {
     objects: BTreeMap<Address, Value>,
-    history: Vec<Change>,
+    history: VecDeque<Change>,
+    newest: u64,
+    /// Versions at or after this one can still be watched from.
+    oldest: u64,
 }
 
 impl Store {
+    /// An empty store whose versions begin after `version`.
+    pub(crate) fn starting_at(version: u64) -> Self {
+        Self { newest: version, oldest: version, ..Self::default() }
+    }
+
     /// The resource version of the last change.
     pub(crate) fn newest(&self) -> u64 {
-        self.history.last().map_or(0, |change| change.version)
+        self.newest
     }
 
     /// All objects of a resource, sorted.
@@ -67,14 +85,15 @@ impl Store {
         self.objects.get(address)
     }
 
-    /// Changes after `version`.
-    pub(crate) fn since(&self, version: u64) -> &[Change] {
-        &self.history[self.history.partition_point(|change| change.version <= version)..]
+    /// Changes after `version`; `None` if they are forgotten, or of another server's time.
+    pub(crate) fn since(&self, version: u64) -> Option<impl Iterator<Item = &Change>> {
+        let first = self.history.partition_point(|change| change.version <= version);
+        (self.oldest..=self.newest).contains(&version).then(|| self.history.range(first..))
     }
 
     /// Stores an object under its address, with the metadata the server owns.
     pub(crate) fn put(&mut self, address: Address, mut object: Value) -> &Value {
-        let version = self.newest() + 1;
+        let version = self.newest + 1;
         let before = self.objects.get(&address).cloned();
         let metadata = object["metadata"].as_object().cloned().unwrap_or_default();
         let mut metadata = Value::Object(metadata);
@@ -83,8 +102,13 @@ impl Store {
             metadata["namespace"] = address.namespace.clone().into();
         }
         metadata["resourceVersion"] = version.to_string().into();
-        metadata["uid"] =
-            before.as_ref().map_or_else(|| format!("uid-{version}").into(), |old| old["metadata"]["uid"].clone());
+        let first = |field: &str, value: String| match &before {
+            Some(old) => old["metadata"][field].clone(),
+            None => value.into(),
+        };
+        metadata["uid"] = first("uid", format!("uid-{version}"));
+        metadata["creationTimestamp"] =
+            first("creationTimestamp", jiff::Timestamp::now().strftime(SECONDS).to_string());
         object["metadata"] = metadata;
         self.record(version, &address.resource, before, Some(object.clone()));
         self.objects.entry(address).insert_entry(object).into_mut()
@@ -93,13 +117,17 @@ impl Store {
     /// Removes an object and returns it.
     pub(crate) fn delete(&mut self, address: &Address) -> Option<Value> {
         let object = self.objects.remove(address)?;
-        let version = self.newest() + 1;
+        let version = self.newest + 1;
         self.record(version, &address.resource, Some(object.clone()), None);
         Some(object)
     }
 
     fn record(&mut self, version: u64, resource: &str, before: Option<Value>, after: Option<Value>) {
-        self.history.push(Change { version, resource: resource.to_owned(), before, after });
+        self.newest = version;
+        self.history.push_back(Change { version, resource: resource.to_owned(), before, after });
+        if self.history.len() > HISTORY {
+            self.oldest = self.history.pop_front().map_or(0, |change| change.version);
+        }
     }
 }
 
@@ -107,21 +135,33 @@ impl Store {
 mod tests {
     use serde_json::json;
 
-    use super::{Address, Store};
+    use super::{Address, HISTORY, Store};
 
     #[test]
     fn versions_grow_and_changes_are_kept() {
-        let mut store = Store::default();
+        let mut store = Store::starting_at(40);
         let address = Address::namespaced("services", "default", "web");
-        store.put(address.clone(), json!({"spec": {"a": 1}}));
+        let created = store.put(address.clone(), json!({"spec": {"a": 1}}))["metadata"]["creationTimestamp"].clone();
         let stored = store.put(address.clone(), json!({"spec": {"a": 2}})).clone();
-        assert_eq!(
-            stored["metadata"],
-            json!({"name": "web", "namespace": "default", "resourceVersion": "2", "uid": "uid-1"})
-        );
-        assert_eq!(store.since(1).len(), 1);
+        let expected = json!({
+            "name": "web", "namespace": "default", "resourceVersion": "42", "uid": "uid-41", "creationTimestamp": created,
+        });
+        assert_eq!(stored["metadata"], expected);
+        assert_eq!(store.since(41).map(Iterator::count), Some(1));
         assert!(store.delete(&address).is_some() && store.delete(&address).is_none());
-        assert_eq!(store.newest(), 3);
+        assert_eq!(store.newest(), 43);
         assert_eq!(store.list("services").count(), 0);
+    }
+
+    #[test]
+    fn versions_of_another_time_and_forgotten_ones_are_gone() {
+        let mut store = Store::starting_at(7);
+        assert!(store.since(6).is_none() && store.since(8).is_none() && store.since(7).is_some());
+        let address = Address::namespaced("services", "default", "web");
+        for number in 0..=HISTORY {
+            store.put(address.clone(), json!({"spec": {"number": number}}));
+        }
+        assert!(store.since(7).is_none());
+        assert_eq!(store.since(8).map(Iterator::count), Some(HISTORY));
     }
 }
