@@ -41,7 +41,7 @@ impl Agent {
             ("--hostname-override", spec.name.clone()),
             ("--components", "overlay,proxy,cni".to_owned()),
             ("--proxy-mode", "ebpf".to_owned()),
-            ("--cgroup-root", spec.place.cgroup().display().to_string()),
+            ("--cgroup-root", spec.cgroup.display().to_string()),
             ("--bpffs", path("bpf")),
             ("--run-dir", path("run")),
             ("--state-dir", path("state")),

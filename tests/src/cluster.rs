@@ -18,6 +18,8 @@ pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
 const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200);
 const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x254);
+/// Name of the cgroup of a host's own processes, inside the host's; no pod is called that.
+const HOST_CGROUP: &str = "host.processes";
 /// Clusters of all processes share this lock, except one that needs the machine for itself.
 const ALONE_LOCK: &str = "/run/weft-tests.lock";
 
@@ -99,6 +101,7 @@ impl ClusterBuilder {
             let name = format!("n{number}");
             nodes.push(Node::create(NodeSpec {
                 place: host(&run, &binaries, &name, v4, v6)?,
+                cgroup: run.cgroup(&name)?,
                 run: &run,
                 binaries: &binaries,
                 name,
@@ -238,7 +241,9 @@ fn wire(run: &Run) -> Result<()> {
 /// A host with `eth0` on the bridge and a default route.
 fn host(run: &Run, binaries: &Binaries, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Place> {
     let netns = create_netns(&run.netns(name))?;
-    let cgroup = run.cgroup(name)?;
+    // Not the host's own cgroup: one with processes in it cannot hand controllers to cgroups below it (cgroups(7), no
+    // internal processes), and a container runtime wants that for its pods.
+    let cgroup = run.cgroup(&format!("{name}/{HOST_CGROUP}"))?;
     let place = Place::new(name.to_owned(), netns, cgroup, binaries.testkit.clone());
     // Without duplicate address detection, or IPv6 would take a second to come up.
     place.run("sysctl", &["-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"])?;

@@ -16,6 +16,8 @@ use crate::{Agent, Binaries, Place, Pod, Run, run::create_netns};
 /// What [`Node::create`] needs.
 pub(crate) struct NodeSpec<'a> {
     pub(crate) place: Place,
+    /// Above the place's own: of the node's processes and its pods.
+    pub(crate) cgroup: PathBuf,
     pub(crate) run: &'a Run,
     pub(crate) binaries: &'a Binaries,
     pub(crate) name: String,
@@ -31,6 +33,7 @@ pub(crate) struct NodeSpec<'a> {
 pub struct Node {
     name: String,
     place: Place,
+    cgroup: PathBuf,
     addresses: (Ipv4Addr, Ipv6Addr),
     directory: PathBuf,
     netns_prefix: String,
@@ -55,6 +58,7 @@ impl Node {
             testkit: spec.binaries.testkit.clone(),
             name: spec.name,
             place: spec.place,
+            cgroup: spec.cgroup,
             addresses: spec.addresses,
             directory,
             agent,
@@ -64,6 +68,11 @@ impl Node {
     /// `n1` and so on: the Node's name in Kubernetes too.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Path of its cgroup, which holds that of its own processes and those of its pods: the agent's `--cgroup-root`.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
     }
 
     /// Its IPv4 address on the underlay.
@@ -104,7 +113,7 @@ impl Node {
     pub fn pod(&self, name: &str) -> Result<Pod> {
         let netns_name = format!("{}-{name}", self.netns_prefix);
         let netns = create_netns(&netns_name)?;
-        let cgroup = self.place.cgroup().join(name);
+        let cgroup = self.cgroup.join(name);
         fs::create_dir_all(&cgroup).with_context(|| format!("create {}", cgroup.display()))?;
         let place = Place::new(name.to_owned(), netns, cgroup, self.testkit.clone());
         Pod::add(place, &self.place, &self.directory, netns_name)
@@ -117,7 +126,7 @@ impl Node {
     pub fn bare_pod(&self, name: &str, address: Ipv4Addr, mtu: u32) -> Result<Place> {
         let netns_name = format!("{}-{name}", self.netns_prefix);
         let netns = create_netns(&netns_name)?;
-        let cgroup = self.place.cgroup().join(name);
+        let cgroup = self.cgroup.join(name);
         fs::create_dir_all(&cgroup).with_context(|| format!("create {}", cgroup.display()))?;
         let host = format!(
             "ip link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns_name} && ip link set {name} up \

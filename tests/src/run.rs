@@ -202,7 +202,7 @@ pub fn leftovers(run: &str) -> Result<Vec<String>> {
     let cgroup = cgroup_root()?.join(format!("weft-{run}"));
     let directory = directory(run);
     let mounts = mounts_below(&directory);
-    for path in [cgroup, directory].into_iter().filter(|path| path.exists()).chain(mounts) {
+    for path in [cgroup, directory].into_iter().filter(|path| path.exists()).chain(mounts).chain(cgroups_v1(run)) {
         left.push(path.display().to_string());
     }
     // A process of the run that escaped its cgroup would still name the run's files.
@@ -244,13 +244,22 @@ fn namespaces(run: &str) -> Vec<String> {
 
 fn remove_cgroup(run: &str) -> Result<()> {
     let top = cgroup_root()?.join(format!("weft-{run}"));
-    if !top.exists() {
-        return Ok(());
+    if top.exists() {
+        // cgroup.kill reaches forks that are just happening too (cgroup-v2.rst, since 5.14).
+        gone(fs::write(top.join("cgroup.kill"), "1")).context("kill the processes")?;
+        eventually(REMOVAL_DEADLINE, || remove_cgroup_tree(&top))?;
     }
-    // cgroup.kill reaches forks that are just happening too (cgroup-v2.rst, since 5.14).
-    gone(fs::write(top.join("cgroup.kill"), "1")).context("kill the processes")?;
-    eventually(REMOVAL_DEADLINE, || remove_cgroup_tree(&top))?;
+    // Empty ones now, of containers that nobody deleted.
+    for top in cgroups_v1(run) {
+        eventually(REMOVAL_DEADLINE, || remove_cgroup_tree(&top))?;
+    }
     Ok(())
+}
+
+/// The run's cgroups in the hierarchies of a hybrid system, where runc makes them for each container.
+fn cgroups_v1(run: &str) -> impl Iterator<Item = PathBuf> {
+    let hierarchies = mount_points().filter(|(_, kind)| kind == "cgroup");
+    hierarchies.map(move |(path, _)| path.join(format!("weft-{run}"))).filter(|path| path.exists())
 }
 
 /// EBUSY until the last killed process is reaped.

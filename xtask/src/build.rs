@@ -30,3 +30,10 @@ pub(crate) fn programs(profile: Profile) -> Result<PathBuf> {
     step::run(&format!("build the programs ({directory})"), &mut cargo)?;
     Ok(workspace::target().join(directory))
 }
+
+/// Builds the programs that tests put into container images: without libraries, so for musl. Unoptimised.
+pub(crate) fn static_programs() -> Result<()> {
+    let mut cargo = step::cargo();
+    cargo.args(["build", "-p", "weft-tests", "--bin", "weft-testkit", "--target", &setup::static_target()]);
+    step::run("build the program of the tests' container image", &mut cargo)
+}

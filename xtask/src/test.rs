@@ -28,6 +28,9 @@ pub(crate) struct Test {
 impl Test {
     pub(crate) fn run(self) -> Result<()> {
         build::programs(Profile::Dev)?;
+        if !self.quick {
+            build::static_programs()?;
+        }
         let mut cargo = step::cargo();
         cargo.args(["test", "--no-fail-fast"]);
         if self.quick {
