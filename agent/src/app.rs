@@ -7,6 +7,7 @@ use std::{
     fmt::Display,
     io::{self, IsTerminal},
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
@@ -18,7 +19,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{Instrument, debug, error, info, info_span};
 use tracing_subscriber::EnvFilter;
 use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
 use weft_proxy::plan::{Planner, PlannerConfig};
@@ -27,9 +28,13 @@ use crate::{
     cli::{AgentArgs, PathArgs},
     cni_files,
     config::{Config, OverlayConfig, SourceKind},
-    data_planes, node_addresses, pod_network, privileges,
+    conntrack_parameters, data_planes, node_addresses, pod_network, privileges,
     server::{Identity, Server, Sources},
-    services, source,
+    services::{
+        self, Health, Parts,
+        health_checks::{self, ListenFailure},
+    },
+    source,
 };
 
 /// Bad usage or configuration.
@@ -156,11 +161,26 @@ async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus
 }
 
 fn start_services(config: &Config) -> anyhow::Result<services::Handle> {
-    let planner = Planner::new(PlannerConfig::new(config.node_name.as_str()));
-    let handle = services::start(planner, data_planes::open(&config.proxy)?)?;
+    let proxy = &config.proxy;
+    // Before the data planes, which look at one of them (10.11).
+    let conntrack = conntrack_parameters::apply(&proxy.conntrack);
+    let health = Arc::new(Health::default());
+    // The warning is in the log; an event on the Service would say the same.
+    let on_failure = Box::new(|failure: &ListenFailure| {
+        debug!(reason = ListenFailure::REASON, action = ListenFailure::ACTION, ?failure, "event");
+    });
+    let handle = services::start(
+        proxy,
+        Parts {
+            planner: Planner::new(PlannerConfig::new(config.node_name.as_str())),
+            data_planes: data_planes::open(proxy)?,
+            health_checks: health_checks::start(config.node_name.clone(), Arc::clone(&health), on_failure),
+            health,
+            conntrack,
+        },
+    )?;
     let addresses = handle.clone();
-    node_addresses::follow(config.proxy.node_port_addresses.clone(), move |now| addresses.node_port_addresses(now))
-        .context("the node's addresses")?;
+    node_addresses::follow(move |now| addresses.node_addresses(now)).context("the node's addresses")?;
     Ok(handle)
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub(crate) map_sizes: MapSizeArgs,
     #[command(flatten)]
+    pub(crate) conntrack: ConntrackArgs,
+    #[command(flatten)]
     pub(crate) overlay: OverlayArgs,
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
@@ -83,7 +85,8 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) proxy_mode: Option<String>,
 
-    /// Addresses NodePorts are accepted at, a comma list of CIDRs; default: all addresses of the node.
+    /// Addresses NodePorts are accepted at: a comma list of CIDRs, or `primary`, the Node's own addresses; default: all
+    /// addresses of the node.
     #[arg(long, value_name = "CIDRS")]
     pub(crate) nodeport_addresses: Option<String>,
 
@@ -91,7 +94,7 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "CIDRS")]
     pub(crate) cluster_cidr: Option<String>,
 
-    /// How local traffic is told: ClusterCIDR (default), BridgeInterface or InterfaceNamePrefix.
+    /// How local traffic is told: ClusterCIDR (default), NodeCIDR, BridgeInterface or InterfaceNamePrefix.
     #[arg(long, value_name = "MODE")]
     pub(crate) detect_local_mode: Option<String>,
 
@@ -114,6 +117,15 @@ pub(crate) struct ProxyArgs {
     /// Serve NodePorts at 127.0.0.1 in iptables mode; default: true.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) iptables_localhost_nodeports: Option<bool>,
+
+    /// Remove the rules of a kube-proxy that ran on this node, once ours carry all Services. In iptables mode, which has the
+    /// same chains, they are replaced at one stroke; without this flag that mode waits until they are gone.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    pub(crate) take_over_kube_proxy: bool,
+
+    /// In ebpf mode: serve ClusterIPs also to packets that no socket of this node made (virtual machines, gVisor).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = true, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    pub(crate) ebpf_second_line: bool,
 
     /// cgroup2 directory the socket programs attach to; default: the mounted cgroup2 root.
     #[arg(long, value_name = "DIR")]
@@ -151,6 +163,39 @@ pub(crate) struct MapSizeArgs {
     /// Sockets that send datagrams to Services without connect; the oldest is forgotten for a new one.
     #[arg(long, value_name = "N")]
     pub(crate) ebpf_max_udp_flows: Option<u32>,
+}
+
+/// Kernel parameters of conntrack, written at start; 0 leaves one alone.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Connection tracking (kube-proxy's flags)")]
+pub(crate) struct ConntrackArgs {
+    /// Connections for each CPU; default: 32768.
+    #[arg(long, value_name = "N")]
+    pub(crate) conntrack_max_per_core: Option<u32>,
+
+    /// Connections at least, however few CPUs there are; default: 131072.
+    #[arg(long, value_name = "N")]
+    pub(crate) conntrack_min: Option<u32>,
+
+    /// Life of an idle TCP connection, such as 24h0m0s; default: 24h.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) conntrack_tcp_timeout_established: Option<String>,
+
+    /// Life of a TCP connection in CLOSE_WAIT; default: 1h.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) conntrack_tcp_timeout_close_wait: Option<String>,
+
+    /// Track TCP segments outside the window; default: leave it as it is.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) conntrack_tcp_be_liberal: Option<bool>,
+
+    /// Life of a UDP flow without an answer; default: leave it as it is.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) conntrack_udp_timeout: Option<String>,
+
+    /// Life of a UDP flow with an answer; default: leave it as it is.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) conntrack_udp_timeout_stream: Option<String>,
 }
 
 /// Pod network.

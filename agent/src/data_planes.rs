@@ -9,6 +9,7 @@ use weft_proxy::{
     ebpf::{self, Ebpf, SocketPlaneConfig},
     iptables::Iptables,
     nftables::{Nftables, PacketScope},
+    plan::{LocalTraffic, PacketSettings},
 };
 
 use crate::{
@@ -18,13 +19,18 @@ use crate::{
 
 /// The data planes of this node.
 pub(crate) struct Chosen {
-    /// In the order they are applied.
+    /// In the order they are applied; the last one is that of packets.
     pub(crate) planes: Vec<Box<dyn DataPlane>>,
+    /// Makes the one of packets anew, for other local traffic; it goes on from what is in the kernel.
+    pub(crate) packets: PacketPlane,
     /// What to do once they carry everything: a former mode's rules must not outlive its agent.
     pub(crate) retire: Box<dyn FnOnce() + Send>,
     /// The cgroup whose processes are clients, for the sockets to close when an endpoint goes.
     pub(crate) cgroup_root: Option<PathBuf>,
 }
+
+/// A data plane of packets, for what counts as local traffic.
+pub(crate) type PacketPlane = Box<dyn Fn(LocalTraffic) -> Box<dyn DataPlane> + Send>;
 
 /// Opens the data planes of the configured mode, or of the best one this node can have.
 ///
@@ -54,14 +60,27 @@ fn best(proxy: &ProxyConfig) -> anyhow::Result<Chosen> {
 }
 
 fn chosen(mode: ProxyMode, sockets: Option<Ebpf>, proxy: &ProxyConfig) -> Chosen {
-    let planes: Vec<Box<dyn DataPlane>> = match (mode, sockets) {
-        (_, Some(sockets)) => {
-            vec![Box::new(sockets), Box::new(packets(proxy, PacketScope::External { second_line: false }))]
+    let packets = packet_plane(mode, proxy.clone());
+    let mut planes: Vec<Box<dyn DataPlane>> = Vec::new();
+    if let Some(sockets) = sockets {
+        planes.push(Box::new(sockets));
+    }
+    planes.push(packets(proxy.packets.local_traffic.clone()));
+    Chosen { planes, packets, retire: retire(mode, proxy), cgroup_root: cgroup_root(proxy).ok() }
+}
+
+fn packet_plane(mode: ProxyMode, proxy: ProxyConfig) -> PacketPlane {
+    Box::new(move |local_traffic| {
+        let settings = PacketSettings { local_traffic, ..proxy.packets.clone() };
+        match mode {
+            ProxyMode::Ebpf => {
+                Box::new(Nftables::new(PacketScope::External { second_line: proxy.second_line }, settings))
+            }
+            ProxyMode::Iptables if proxy.take_over_kube_proxy => Box::new(Iptables::new(settings)),
+            ProxyMode::Iptables => Box::new(Iptables::new(settings).sparing_kube_proxy()),
+            ProxyMode::Best | ProxyMode::Nftables => Box::new(Nftables::new(PacketScope::All, settings)),
         }
-        (ProxyMode::Iptables, None) => vec![Box::new(Iptables::new(proxy.packets.clone()))],
-        (_, None) => vec![Box::new(packets(proxy, PacketScope::All))],
-    };
-    Chosen { planes, retire: retire(mode, proxy), cgroup_root: cgroup_root(proxy).ok() }
+    })
 }
 
 fn cgroup_root(proxy: &ProxyConfig) -> anyhow::Result<PathBuf> {
@@ -73,8 +92,8 @@ fn sockets(proxy: &ProxyConfig) -> anyhow::Result<Ebpf> {
     Ok(Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs, sizes: proxy.map_sizes })?)
 }
 
-fn packets(proxy: &ProxyConfig, scope: PacketScope) -> Nftables {
-    Nftables::new(scope, proxy.packets.clone())
+fn remove_nftables(proxy: &ProxyConfig) -> Result<(), DataPlaneError> {
+    Nftables::new(PacketScope::All, proxy.packets.clone()).cleanup()
 }
 
 /// Removes what agents of other modes left.
@@ -83,7 +102,7 @@ fn retire(mode: ProxyMode, proxy: &ProxyConfig) -> Box<dyn FnOnce() + Send> {
     Box::new(move || {
         let others = [
             (mode != ProxyMode::Ebpf).then(|| ("ebpf", ebpf::cleanup(&proxy.bpffs))),
-            (mode == ProxyMode::Iptables).then(|| ("nftables", packets(&proxy, PacketScope::All).cleanup())),
+            (mode == ProxyMode::Iptables).then(|| ("nftables", remove_nftables(&proxy))),
             (mode != ProxyMode::Iptables).then(|| ("iptables", remove_iptables(&proxy))),
         ];
         for (other, result) in others.into_iter().flatten() {
@@ -108,7 +127,7 @@ fn is_there(program: &str) -> bool {
 pub(crate) fn remove_all(proxy: &ProxyConfig) -> Vec<anyhow::Error> {
     let removals = [
         ebpf::cleanup(&proxy.bpffs).context("ebpf"),
-        packets(proxy, PacketScope::All).cleanup().context("nftables"),
+        remove_nftables(proxy).context("nftables"),
         remove_iptables(proxy).context("iptables"),
     ];
     removals.into_iter().filter_map(Result::err).collect()

@@ -8,6 +8,7 @@ mod cli;
 mod cni_files;
 mod commands;
 mod config;
+mod conntrack_parameters;
 mod data_planes;
 mod node_addresses;
 mod pod_network;

@@ -1,11 +1,9 @@
-//! The node's own addresses, followed: NodePorts are accepted at them.
+//! The node's own addresses, followed: NodePorts and health-check ports are served at some of them.
 
 use std::{collections::BTreeSet, io, net::IpAddr, thread};
 
 use tracing::{debug, error};
 use weft_netlink::{Group, Monitor, Netlink};
-
-use crate::config::NodePortAddresses;
 
 /// The addresses cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -18,28 +16,23 @@ pub(crate) enum FollowError {
     Thread(#[source] io::Error),
 }
 
-/// Delivers the addresses NodePorts are accepted at, now and after every change, on a thread of its own.
-///
-/// Loopback addresses are left out: data planes treat them on their own terms. The thread ends when `deliver` says
-/// that nobody listens any more.
+/// Delivers the addresses, now and after every change, on a thread of its own, which ends when `deliver` says that nobody
+/// listens any more.
 ///
 /// # Errors
 /// Nothing was delivered, or it was delivered only once; see [`FollowError`].
-pub(crate) fn follow(
-    allowed: NodePortAddresses,
-    deliver: impl Fn(BTreeSet<IpAddr>) -> bool + Send + 'static,
-) -> Result<(), FollowError> {
+pub(crate) fn follow(deliver: impl Fn(BTreeSet<IpAddr>) -> bool + Send + 'static) -> Result<(), FollowError> {
     // Subscribed before the first reading, so that no change falls between them.
     let monitor = Monitor::open(&[Group::Ipv4Address, Group::Ipv6Address])?;
     let netlink = Netlink::open()?;
-    let mut delivered = allowed.select(&read(&netlink)?);
+    let mut delivered = read(&netlink)?;
     if !deliver(delivered.clone()) {
         return Ok(());
     }
     let follow = move || {
         loop {
             let now = monitor.wait().and_then(|_| read(&netlink));
-            match now.map(|addresses| allowed.select(&addresses)) {
+            match now {
                 Ok(addresses) if addresses == delivered => {}
                 Ok(addresses) => {
                     debug!(?addresses, "the node's addresses changed");
@@ -61,13 +54,13 @@ pub(crate) fn follow(
 
 fn read(netlink: &Netlink) -> weft_netlink::Result<BTreeSet<IpAddr>> {
     let addresses = netlink.addresses(None)?;
-    Ok(addresses.into_iter().map(|address| address.address.ip()).filter(|ip| serves_node_ports(*ip)).collect())
+    Ok(addresses.into_iter().map(|address| address.address.ip()).filter(|ip| can_serve(*ip)).collect())
 }
 
 /// Link-local IPv6 addresses are no destination a client outside can name without a zone.
-fn serves_node_ports(address: IpAddr) -> bool {
+fn can_serve(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !address.is_loopback(),
-        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
     }
 }

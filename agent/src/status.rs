@@ -50,6 +50,52 @@ pub(crate) struct ProxyStatus {
     pub(crate) last_error: Option<String>,
     /// How often rules that someone else removed were put back.
     pub(crate) repairs: u64,
+    /// How full the data planes' maps are.
+    pub(crate) maps: Vec<MapStatus>,
+    /// Health-check node ports and where they are answered.
+    pub(crate) health_checks: Vec<HealthCheckStatus>,
+    /// Kernel parameters of conntrack, as asked for at start.
+    pub(crate) conntrack: Vec<ParameterStatus>,
+    /// Rules of a kube-proxy that were found and left alone.
+    pub(crate) kube_proxy: Vec<String>,
+}
+
+/// A map with a size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MapStatus {
+    /// Its name in the kernel.
+    pub(crate) name: String,
+    /// Elements that are taken.
+    pub(crate) used: u32,
+    /// Elements there are.
+    pub(crate) max: u32,
+    /// The flag that makes it larger, if there is one.
+    pub(crate) flag: Option<String>,
+}
+
+/// A health-check node port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HealthCheckStatus {
+    /// `namespace/name` of the Service.
+    pub(crate) service: String,
+    /// The port.
+    pub(crate) port: u16,
+    /// Addresses it is answered at.
+    pub(crate) listening: Vec<IpAddr>,
+    /// Why it is not answered everywhere.
+    pub(crate) error: Option<String>,
+}
+
+/// A kernel parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ParameterStatus {
+    /// Its path below `/proc/sys`, or in `/sys`.
+    pub(crate) name: String,
+    /// The value asked for.
+    pub(crate) value: u64,
+    /// Why it could not be set; `null`: it has this value.
+    pub(crate) error: Option<String>,
 }
 
 /// State of the source of objects.

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use jiff::Timestamp;
 use weft_overlay::{OverlayStatus, PeerState};
 
-use crate::status::{EndpointStatus, FrontendStatus, ServiceStatus, Status, Verdict};
+use crate::status::{EndpointStatus, FrontendStatus, ProxyStatus, ServiceStatus, Status, Verdict};
 
 use super::table::Table;
 
@@ -29,6 +29,7 @@ pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
         if let Some(error) = &proxy.last_error {
             writeln!(out, "  problem: {error}")?;
         }
+        print_proxy_problems(proxy, out)?;
     }
     if let Some(source) = &status.source {
         let synced = if source.synced { "listed completely" } else { "WAITING for the first full list" };
@@ -36,6 +37,29 @@ pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
         for rejected in &source.rejected {
             writeln!(out, "  skipped {}: {}", rejected.object, rejected.reason)?;
         }
+    }
+    Ok(())
+}
+
+/// What an operator should do something about, though Services are in sync.
+fn print_proxy_problems(proxy: &ProxyStatus, out: &mut String) -> fmt::Result {
+    // A map that is nearly full is soon too small.
+    for map in proxy.maps.iter().filter(|map| u64::from(map.used) * 10 >= u64::from(map.max) * 9) {
+        let remedy = map.flag.as_ref().map(|flag| format!("; raise {flag}")).unwrap_or_default();
+        writeln!(out, "  problem: map {} has {} of {} elements{remedy}", map.name, map.used, map.max)?;
+    }
+    for check in &proxy.health_checks {
+        if let Some(error) = &check.error {
+            writeln!(out, "  problem: health checks of {}: {error}", check.service)?;
+        }
+    }
+    for rules in &proxy.kube_proxy {
+        writeln!(out, "  problem: a kube-proxy left {rules}; --take-over-kube-proxy removes them")?;
+    }
+    let failed = proxy.conntrack.iter().filter(|parameter| parameter.error.is_some()).map(|parameter| &*parameter.name);
+    let failed: Vec<&str> = failed.collect();
+    if !failed.is_empty() {
+        writeln!(out, "  not set: {}", failed.join(", "))?;
     }
     Ok(())
 }

@@ -19,7 +19,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "bindAddress",
     "bindAddressHardFail",
     "configSyncPeriod",
-    "conntrack",
     "enableProfiling",
     "featureGates",
     "healthzBindAddress",
@@ -38,6 +37,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 const HEEDED: &[&str] = &[
     "clientConnection",
     "clusterCIDR",
+    "conntrack",
     "detectLocal",
     "detectLocalMode",
     "hostnameOverride",
@@ -73,6 +73,27 @@ pub(crate) struct KubeProxyFile {
     pub(crate) masquerade_bit: u64,
     /// `iptables.localhostNodePorts`.
     pub(crate) localhost_node_ports: bool,
+    /// `conntrack`.
+    pub(crate) conntrack: ConntrackSection,
+}
+
+/// The section `conntrack`; `None` where a field is unset.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct ConntrackSection {
+    /// `maxPerCore`.
+    pub(crate) max_per_core: Option<u64>,
+    /// `min`.
+    pub(crate) min: Option<u64>,
+    /// `tcpEstablishedTimeout`.
+    pub(crate) tcp_established_timeout: Option<String>,
+    /// `tcpCloseWaitTimeout`.
+    pub(crate) tcp_close_wait_timeout: Option<String>,
+    /// `tcpBeLiberal`.
+    pub(crate) tcp_be_liberal: Option<bool>,
+    /// `udpTimeout`.
+    pub(crate) udp_timeout: Option<String>,
+    /// `udpStreamTimeout`.
+    pub(crate) udp_stream_timeout: Option<String>,
 }
 
 impl Default for KubeProxyFile {
@@ -91,6 +112,7 @@ impl Default for KubeProxyFile {
             masquerade_all: false,
             masquerade_bit: 14,
             localhost_node_ports: true,
+            conntrack: ConntrackSection::default(),
         }
     }
 }
@@ -127,6 +149,15 @@ impl KubeProxyFile {
             localhost_node_ports: reader
                 .boolean("/iptables/localhostNodePorts")
                 .unwrap_or(defaults.localhost_node_ports),
+            conntrack: ConntrackSection {
+                max_per_core: reader.number("/conntrack/maxPerCore"),
+                min: reader.number("/conntrack/min"),
+                tcp_established_timeout: reader.string("/conntrack/tcpEstablishedTimeout"),
+                tcp_close_wait_timeout: reader.string("/conntrack/tcpCloseWaitTimeout"),
+                tcp_be_liberal: reader.boolean("/conntrack/tcpBeLiberal"),
+                udp_timeout: reader.string("/conntrack/udpTimeout"),
+                udp_stream_timeout: reader.string("/conntrack/udpStreamTimeout"),
+            },
             mode,
         };
         Some(file)

@@ -1,5 +1,6 @@
 //! Configuration: flags and files, checked once into an immutable [`Config`]; all mistakes are reported together.
 
+mod conntrack;
 mod kube_proxy;
 mod leases;
 mod overlay;

@@ -25,6 +25,13 @@ pub(super) fn read(args: &ProxyArgs, file: &KubeProxyFile, mistakes: &mut Mistak
     })
 }
 
+/// Whether local traffic is told by the Node's `spec.podCIDRs`.
+pub(super) fn follows_node(args: &ProxyArgs, file: &KubeProxyFile) -> bool {
+    args.detect_local_mode.as_deref().unwrap_or(&file.detect_local_mode) == NODE_CIDR
+}
+
+const NODE_CIDR: &str = "NodeCIDR";
+
 fn local_traffic(args: &ProxyArgs, file: &KubeProxyFile, mistakes: &mut Mistakes) -> Option<LocalTraffic> {
     let pick = |flag: &Option<String>, name: &str, value: &str, field: &str| match flag {
         Some(given) => (name.to_owned(), given.clone()),
@@ -62,10 +69,8 @@ fn local_traffic(args: &ProxyArgs, file: &KubeProxyFile, mistakes: &mut Mistakes
             ),
             LocalTraffic::InterfacePrefix,
         ),
-        "NodeCIDR" => {
-            mistakes.add(origin, mode, "is not built yet; use ClusterCIDR, BridgeInterface or InterfaceNamePrefix");
-            None
-        }
+        // Until the Node is known there is none.
+        NODE_CIDR => Some(LocalTraffic::Unknown),
         _ => {
             mistakes.add(origin, mode, "must be ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix or blank");
             None

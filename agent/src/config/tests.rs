@@ -1,8 +1,10 @@
-use std::{collections::BTreeSet, fs, net::IpAddr};
+use std::{collections::BTreeSet, fs, net::IpAddr, time::Duration};
 
 use clap::Parser;
 
-use super::{Config, Mistake, NodePortAddresses, ProxyMode, SourceKind};
+use weft_proxy::{conntrack::ConntrackParameters, model::NodeIps};
+
+use super::{Config, Mistake, ProxyMode, SourceKind};
 use crate::cli::{Cli, Command};
 
 /// A directory with everything a good configuration needs.
@@ -108,7 +110,8 @@ fn the_kube_proxy_file_is_heeded_and_flags_win() {
     let config = files.load(&[&flag]).unwrap();
     assert_eq!(config.node_name, "n1");
     let node: BTreeSet<IpAddr> = ["192.0.2.7", "198.51.100.1", "fd00::1"].map(|ip| ip.parse().unwrap()).into();
-    let selected: Vec<_> = config.proxy.node_port_addresses.select(&node).iter().map(ToString::to_string).collect();
+    let selected = config.proxy.node_port_addresses.select(&node, NodeIps::default());
+    let selected: Vec<_> = selected.iter().map(ToString::to_string).collect();
     assert_eq!(selected, ["192.0.2.7", "fd00::1"]);
 }
 
@@ -128,7 +131,39 @@ fn mistakes_in_the_kube_proxy_file_name_file_field_and_value() {
 }
 
 #[test]
-fn without_node_port_cidrs_all_addresses_serve() {
-    let node: BTreeSet<IpAddr> = ["192.0.2.7", "fd00::1"].map(|ip| ip.parse().unwrap()).into();
-    assert_eq!(NodePortAddresses::default().select(&node), node);
+fn what_follows_the_node_is_known_from_flag_or_file() {
+    let files = Files::new();
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\ndetectLocalMode: NodeCIDR\nnodePortAddresses: [primary]\n";
+    fs::write(files.path("config.conf"), text).unwrap();
+    let flag = format!("--kube-proxy-config={}", files.path("config.conf"));
+    let proxy = files.load(&[&flag]).unwrap().proxy;
+    assert!(proxy.local_traffic_of_node && proxy.node_port_addresses.follows_node());
+    let proxy =
+        files.load(&[&flag, "--detect-local-mode=ClusterCIDR", "--nodeport-addresses=10.0.0.0/8"]).unwrap().proxy;
+    assert!(!proxy.local_traffic_of_node && !proxy.node_port_addresses.follows_node());
+}
+
+#[test]
+fn rule_10_10_conntrack_is_kube_proxys_section_and_flags_win() {
+    let files = Files::new();
+    assert_eq!(files.load(&[]).unwrap().proxy.conntrack, ConntrackParameters::default());
+    let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    let section =
+        "conntrack: {maxPerCore: 0, min: null, tcpCloseWaitTimeout: 1m, tcpBeLiberal: true, udpTimeout: 0s}\n";
+    fs::write(files.path("config.conf"), format!("{head}{section}")).unwrap();
+    let flag = format!("--kube-proxy-config={}", files.path("config.conf"));
+    let expected = ConntrackParameters {
+        max_per_core: 0,
+        tcp_close_wait_timeout: Duration::from_secs(60),
+        tcp_be_liberal: true,
+        udp_stream_timeout: Duration::from_secs(30),
+        ..ConntrackParameters::default()
+    };
+    let proxy = files.load(&[&flag, "--conntrack-udp-timeout-stream=30s"]).unwrap().proxy;
+    assert_eq!(proxy.conntrack, expected);
+    let mistakes = text(files.load(&["--conntrack-udp-timeout=-5s"]));
+    assert_eq!(
+        mistakes,
+        [r#"--conntrack-udp-timeout: "-5s": must be a duration such as 24h0m0s or 90s, not negative"#]
+    );
 }

@@ -3,14 +3,21 @@
 //! Owns the planner and the data planes. Everything happens on one thread, in order: take what is ready, plan,
 //! apply. Nothing is written before every kind was listed completely.
 
+mod health;
+pub(crate) mod health_checks;
+mod node;
 mod planes;
+mod takeover;
 mod udp;
 mod view;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -18,14 +25,23 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
-use weft_proxy::{model::ObjectKind, plan::Planner};
+use weft_proxy::{
+    dataplane::MapFill,
+    model::{IpFamily, ObjectKind},
+    plan::Planner,
+};
 
 use crate::{
+    config::ProxyConfig,
     data_planes::Chosen,
     source::SourceEvent,
-    status::{ProxyStatus, RejectedObject, ServiceStatus},
+    status::{MapStatus, ParameterStatus, ProxyStatus, RejectedObject, ServiceStatus},
 };
+pub(crate) use health::Health;
+use health_checks::{Publisher, Served};
+use node::NodeSettings;
 use planes::Planes;
+use takeover::Takeover;
 use udp::UdpCleanUp;
 
 /// Most inputs taken before the kernel is brought up to date: bounds the delay of the first change in a storm.
@@ -36,7 +52,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 enum Input {
     Source(SourceEvent),
-    NodePortAddresses(BTreeSet<IpAddr>),
+    NodeAddresses(BTreeSet<IpAddr>),
     Report(oneshot::Sender<Report>),
     List { service: Option<String>, reply: oneshot::Sender<Vec<ServiceStatus>> },
 }
@@ -62,9 +78,9 @@ impl Handle {
         self.0.send(Input::Source(event)).is_ok()
     }
 
-    /// Sets the addresses NodePorts are accepted at; `false` when the thread has ended.
-    pub(crate) fn node_port_addresses(&self, addresses: BTreeSet<IpAddr>) -> bool {
-        self.0.send(Input::NodePortAddresses(addresses)).is_ok()
+    /// Sets the addresses of the node's interfaces; `false` when the thread has ended.
+    pub(crate) fn node_addresses(&self, addresses: BTreeSet<IpAddr>) -> bool {
+        self.0.send(Input::NodeAddresses(addresses)).is_ok()
     }
 
     /// All Services, or one by `namespace/name`; `None` when the thread has ended.
@@ -82,19 +98,40 @@ impl Handle {
     }
 }
 
+/// What the thread works with.
+pub(crate) struct Parts {
+    /// Knows no object yet.
+    pub(crate) planner: Planner,
+    /// Not applied yet.
+    pub(crate) data_planes: Chosen,
+    /// Where health checks are answered.
+    pub(crate) health_checks: Publisher,
+    /// Whether the data planes keep up; kept up to date.
+    pub(crate) health: Arc<Health>,
+    /// What was written at start; for the report.
+    pub(crate) conntrack: Vec<ParameterStatus>,
+}
+
 /// Starts the thread. It stays in the network namespace of its creator.
 ///
 /// # Errors
 /// The thread cannot be created.
-pub(crate) fn start(planner: Planner, chosen: Chosen) -> std::io::Result<Handle> {
+pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handle> {
+    let Parts { planner, data_planes: chosen, health_checks, health, conntrack } = parts;
     let (sender, inputs) = mpsc::channel();
     let worker = Worker {
         planner,
         planes: Planes::new(chosen.planes),
         retire: Some(chosen.retire),
         udp: UdpCleanUp::new(chosen.cgroup_root),
+        node: NodeSettings::new(config, chosen.packets),
+        takeover: Takeover::new(config.take_over_kube_proxy),
+        health_checks,
+        health,
+        conntrack,
         unlisted: BTreeSet::from([ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node]),
-        addresses_known: false,
+        listening: BTreeMap::new(),
+        may_catch_up: false,
         unreadable: Vec::new(),
         last_check: Instant::now(),
         last_sync: None,
@@ -110,9 +147,17 @@ struct Worker {
     /// Removes what other modes left; to be done once, when ours carry everything.
     retire: Option<Box<dyn FnOnce() + Send>>,
     udp: UdpCleanUp,
+    node: NodeSettings,
+    takeover: Takeover,
+    health_checks: Publisher,
+    health: Arc<Health>,
+    conntrack: Vec<ParameterStatus>,
     /// Kinds of which no full list came yet.
     unlisted: BTreeSet<ObjectKind>,
-    addresses_known: bool,
+    /// Where health checks were answered last, by family.
+    listening: BTreeMap<IpFamily, Vec<IpAddr>>,
+    /// A data plane may have work left that can wait until nothing else is to do.
+    may_catch_up: bool,
     /// What the source could not read.
     unreadable: Vec<RejectedObject>,
     last_check: Instant,
@@ -128,21 +173,20 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let idle = first.is_none();
             let mut questions = Vec::new();
             for input in first.into_iter().chain(inputs.try_iter().take(BATCH)) {
                 match input {
                     Input::Source(event) => self.take(event),
-                    Input::NodePortAddresses(addresses) => {
-                        self.addresses_known = true;
-                        if self.planner.set_node_port_addresses(addresses) {
-                            self.planes.node_port_addresses_changed();
-                        }
-                    }
+                    Input::NodeAddresses(addresses) => self.node.addresses_are(addresses),
                     question => questions.push(question),
                 }
             }
-            if self.unlisted.is_empty() && self.addresses_known {
+            if self.unlisted.is_empty() && self.node.is_known(&self.planner) {
                 self.bring_up_to_date();
+                if idle && self.may_catch_up {
+                    self.may_catch_up = self.planes.catch_up(self.planner.desired());
+                }
             }
             for question in questions {
                 self.answer(question);
@@ -152,7 +196,14 @@ impl Worker {
 
     /// Time to sleep when nothing comes in.
     fn wait(&self) -> Duration {
-        let until_check = CHECK_EVERY.saturating_sub(self.last_check.elapsed());
+        if self.may_catch_up {
+            return Duration::ZERO;
+        }
+        // Without a first list nothing is checked; to look at the time again is soon enough.
+        let until_check = match self.last_sync {
+            Some(_) => CHECK_EVERY.saturating_sub(self.last_check.elapsed()),
+            None => CHECK_EVERY,
+        };
         self.planes.next_retry().map_or(until_check, |retry| retry.min(until_check))
     }
 
@@ -179,26 +230,40 @@ impl Worker {
 
     fn bring_up_to_date(&mut self) {
         let changed = self.planner.take_changes();
+        self.node.follow(&mut self.planner, &mut self.planes);
         self.planes.ports_changed(&changed);
         if self.last_check.elapsed() >= CHECK_EVERY {
             self.last_check = Instant::now();
             self.repairs += self.planes.check();
+        }
+        if self.planes.is_pending() {
+            self.health.pending();
         }
         if self.planes.apply(self.planner.desired()) {
             if self.last_sync.is_none() {
                 info!(service_ports = self.planner.ports().len(), "Services are programmed");
             }
             self.last_sync = Some(Timestamp::now());
-            if self.planes.error().is_none() {
-                self.in_sync();
-            }
+            self.may_catch_up = true;
+        }
+        // Not only after a change: what is told of endpoints may be other though no rule is.
+        if self.planes.error().is_none() {
+            self.in_sync();
         }
     }
 
     /// What may only follow once the kernel leads new connections to where they belong.
     fn in_sync(&mut self) {
+        self.health.updated();
         if let Some(retire) = self.retire.take() {
             retire();
+            self.takeover.start();
+        }
+        let addresses = self.node.listening(self.planner.node_ips());
+        let differ = !self.planner.take_health_check_changes().is_empty() || self.listening != addresses;
+        if differ {
+            self.listening.clone_from(&addresses);
+            self.health_checks.publish(Served { checks: self.planner.health_checks().clone(), addresses });
         }
         self.udp.run(&mut self.planner);
     }
@@ -211,7 +276,7 @@ impl Worker {
             Input::List { service, reply } => {
                 let _ = reply.send(view::services(&self.planner, &self.planes, service.as_deref()));
             }
-            Input::Source(_) | Input::NodePortAddresses(_) => {}
+            Input::Source(_) | Input::NodeAddresses(_) => {}
         }
     }
 
@@ -226,6 +291,10 @@ impl Worker {
             last_sync: self.last_sync.map(|time| format!("{time:.3}")),
             last_error: self.planes.error(),
             repairs: self.repairs,
+            maps: self.planes.fill().into_iter().map(map_status).collect(),
+            health_checks: self.health_checks.status(),
+            conntrack: self.conntrack.clone(),
+            kube_proxy: self.takeover.left(),
         };
         let rejected = self.planner.rejected().map(|error| RejectedObject {
             object: error.object.to_string(),
@@ -238,4 +307,9 @@ impl Worker {
         let rejected = self.unreadable.iter().cloned().chain(rejected).chain(left_out).collect();
         Report { proxy, source_synced: self.unlisted.is_empty(), rejected }
     }
+}
+
+fn map_status(fill: MapFill) -> MapStatus {
+    let MapFill { name, used, capacity: max, flag } = fill;
+    MapStatus { name: name.to_owned(), used, max, flag: flag.map(str::to_owned) }
 }

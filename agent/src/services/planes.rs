@@ -9,7 +9,7 @@ use std::{
 
 use tracing::{error, info, warn};
 use weft_proxy::{
-    dataplane::{Changed, DataPlane, Desired, EndpointConnections},
+    dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections, MapFill},
     plan::PlanKey,
 };
 
@@ -42,9 +42,14 @@ struct Failure {
 impl Planes {
     /// Data planes whose kernel state is unknown.
     pub(crate) fn new(planes: Vec<Box<dyn DataPlane>>) -> Self {
-        let unknown =
-            |plane| Plane { plane, pending: Pending { everything: true, ..Pending::default() }, failure: None };
-        Self(planes.into_iter().map(unknown).collect())
+        Self(planes.into_iter().map(Plane::unknown).collect())
+    }
+
+    /// Puts another data plane in the place of the last one; it has to bring the kernel state of that one up to date.
+    pub(crate) fn replace_last(&mut self, plane: Box<dyn DataPlane>) {
+        if let Some(last) = self.0.last_mut() {
+            *last = Plane::unknown(plane);
+        }
     }
 
     /// Name of the first, which is the mode.
@@ -94,6 +99,34 @@ impl Planes {
         wrote
     }
 
+    /// Whether anything is to be applied, now or after a pause.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.iter().any(|plane| plane.pending.is_anything())
+    }
+
+    /// Does some of what may wait; returns whether there may be more of it.
+    pub(crate) fn catch_up(&mut self, desired: &Desired) -> bool {
+        let mut more = false;
+        for plane in self.0.iter_mut().filter(|plane| plane.failure.is_none() && !plane.pending.is_anything()) {
+            match plane.plane.catch_up(desired) {
+                Ok(did) => more |= did,
+                Err(error) => plane.failed(explained(&error)),
+            }
+        }
+        more
+    }
+
+    /// How full the maps of all data planes are.
+    pub(crate) fn fill(&self) -> Vec<MapFill> {
+        let fill = |plane: &Plane| {
+            plane.plane.fill().unwrap_or_else(|error| {
+                warn!(plane = plane.plane.name(), %error, "cannot tell how full the maps are");
+                Vec::new()
+            })
+        };
+        self.0.iter().flat_map(fill).collect()
+    }
+
     /// When the earliest failed data plane wants another try.
     pub(crate) fn next_retry(&self) -> Option<Duration> {
         let failures = self.0.iter().filter_map(|plane| plane.failure.as_ref());
@@ -127,6 +160,10 @@ impl Planes {
 }
 
 impl Plane {
+    fn unknown(plane: Box<dyn DataPlane>) -> Self {
+        Self { plane, pending: Pending { everything: true, ..Pending::default() }, failure: None }
+    }
+
     fn apply(&mut self, desired: &Desired) -> bool {
         if self.failure.as_ref().is_some_and(|failure| Instant::now() < failure.retry_at) {
             return false;
@@ -135,7 +172,7 @@ impl Plane {
         for changed in self.pending.take() {
             wrote = true;
             if let Err(error) = self.plane.apply(desired, &changed) {
-                self.failed(error.to_string());
+                self.failed(explained(&error));
                 return true;
             }
         }
@@ -153,7 +190,17 @@ impl Plane {
     }
 }
 
+/// The error with its causes; some print the first of them already.
+fn explained(error: &DataPlaneError) -> String {
+    let causes = std::iter::successors(error.source.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 impl Pending {
+    fn is_anything(&self) -> bool {
+        self.everything || self.addresses || !self.ports.is_empty()
+    }
+
     /// What to apply, and nothing pending afterwards.
     fn take(&mut self) -> Vec<Changed> {
         let Self { everything, addresses, ports } = std::mem::take(self);

@@ -70,13 +70,11 @@ fn remove_from(commands: &mut dyn Xtables, tables: &[Table]) -> Result<(), Xtabl
     let mut result = Ok(());
     for family in commands.families() {
         let mut observed = Observed::default();
-        let there = tables.iter().filter(|table| !commands.replaces_tables() || is_loaded(family, **table));
-        let removed = there
-            .map(|table| {
-                let into = observed.table(*table);
-                commands.list(family, *table, &mut |line| into.add(line))
-            })
-            .collect::<Result<(), _>>();
+        let mut there = tables.iter().filter(|table| !commands.replaces_tables() || is_loaded(family, **table));
+        let removed = there.try_for_each(|table| {
+            let into = observed.table(*table);
+            commands.list(family, *table, &mut |line| into.add(line))
+        });
         result = result.and(removed.and_then(|()| commands.run(family, &removal(observed))));
     }
     result
