@@ -12,6 +12,7 @@ use crate::{
     dns::{Dns, RuntimeDns},
     env::is_identifier,
     error::{Code, Error},
+    host_port::{Masquerade, PortMapBackend, PortMapSettings},
     ipam::RangeConfig,
     result::RouteConfig,
     version::Version,
@@ -62,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) resolv_conf: Option<PathBuf>,
     /// Device of the overlay; without it pods of other nodes cannot be reached.
     pub(crate) overlay_device: Option<String>,
+    /// Host ports.
+    pub(crate) port_map: PortMapSettings,
     /// Result of the chain's last ADD, not looked into: DEL must work with any.
     pub(crate) prev_result: Option<Value>,
     /// The configuration as it came, for other plugins.
@@ -83,11 +86,23 @@ struct Body {
     args: ArgsSection,
     runtimeconfig: RuntimeConfig,
     prevresult: Option<Value>,
+    /// Of the reference plugin portmap: whether clients that could not be answered otherwise are masqueraded, and all.
+    snat: Option<bool>,
+    masqall: bool,
+    backend: Option<PortMapBackend>,
+    capabilities: Capabilities,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Value>,
     /// Another name libcni sends the same under.
     #[serde(rename = "cni.dev/attachments")]
     attachments: Option<Value>,
+}
+
+/// What the runtime is to pass in `runtimeConfig`; it stays in the configuration.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "lowercase")]
+struct Capabilities {
+    portmappings: bool,
 }
 
 /// An attachment as GC is told of it; keys are in lower case by then.
@@ -126,6 +141,7 @@ struct RuntimeConfig {
     mac: Option<String>,
     ipranges: Vec<Vec<RangeConfig>>,
     dns: RuntimeDns,
+    portmappings: Option<Value>,
 }
 
 impl Header {
@@ -177,8 +193,19 @@ impl Config {
         // Any field counts, be it an empty list (A11).
         let stated = body.dns.filter(|dns| dns.as_object().is_none_or(|dns| !dns.is_empty()));
         let dns = stated.map(serde_json::from_value).transpose().map_err(decoding)?;
+        let masquerade = match (body.masqall, body.snat) {
+            (true, _) => Masquerade::Always,
+            (false, Some(false)) => Masquerade::Never,
+            (false, _) => Masquerade::WhereNeeded,
+        };
         Ok(Self {
             name: header.name,
+            port_map: PortMapSettings {
+                requested: body.runtimeconfig.portmappings,
+                masquerade,
+                backend: body.backend,
+                may_be_asked_for: body.capabilities.portmappings,
+            },
             mtu: body.mtu,
             subnet_file: body.subnetfile.unwrap_or_else(|| SUBNET_FILE.into()),
             data_dir: section.datadir.or(body.datadir).unwrap_or_else(|| DATA_DIR.into()),

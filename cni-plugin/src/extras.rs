@@ -7,6 +7,7 @@ use crate::{
     attachment::{AttachmentId, ValidAttachments},
     config::Config,
     error::Error,
+    host_port::HostPort,
     ipam::Lease,
     result::{AddResult, Reported},
     sandbox::Sandbox,
@@ -14,16 +15,16 @@ use crate::{
 };
 
 /// All kinds there are, in the order of ADD.
-pub(crate) const EXTRAS: &[&dyn Extra] = &[];
+pub(crate) const EXTRAS: &[&dyn Extra] = &[&HostPort];
 
 /// An attachment whose interface is up, with addresses and routes, and that is not yet reported.
-#[expect(dead_code, reason = "there is no kind of extra yet that looks at all of it")]
 pub(crate) struct Attached<'a> {
     pub(crate) id: AttachmentId<'a>,
     pub(crate) config: &'a Config,
     /// Of the host's namespace, as `host_end`.
     pub(crate) host: &'a Netlink,
     pub(crate) host_end: &'a Link,
+    #[expect(dead_code, reason = "for bandwidth")]
     pub(crate) sandbox: &'a Sandbox,
     pub(crate) leases: &'a [Lease],
 }

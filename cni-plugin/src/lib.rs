@@ -17,6 +17,7 @@ mod env;
 mod error;
 mod extras;
 mod gc;
+mod host_port;
 pub mod input;
 mod ipam;
 mod plugin;

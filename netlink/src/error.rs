@@ -5,6 +5,9 @@ use std::io;
 use netlink_packet_core::DecodeError;
 use nix::libc;
 
+/// Of the kernel's errno.h; programs never see it but in answers to such requests.
+const ERESTART: i32 = 85;
+
 /// Result of a call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -71,6 +74,12 @@ impl Error {
     /// There is no way to that destination ([`Netlink::route_to`](crate::Netlink::route_to)).
     pub fn is_unreachable(&self) -> bool {
         matches!(self.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH))
+    }
+
+    /// Someone else changed what the request was made for ([`NftBatch::at_generation`](crate::NftBatch::at_generation)): look
+    /// again, and retry.
+    pub fn is_outdated(&self) -> bool {
+        self.errno() == Some(ERESTART)
     }
 
     /// The kernel was built without what is needed; no retry will help.

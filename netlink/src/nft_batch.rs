@@ -1,5 +1,6 @@
 //! Writes elements of nftables sets and maps, many in one transaction, from the process itself: `nft` takes milliseconds to
-//! start and hundreds of megabytes to read 100,000 elements. Tables, chains, rules and sets are the business of `nft`.
+//! start and hundreds of megabytes to read 100,000 elements. Tables, chains, rules and sets
+//! are the business of `nft`, or of `nft_object`.
 
 use std::io;
 
@@ -21,6 +22,9 @@ const END: u16 = 17;
 const SUBSYSTEM: u16 = 10;
 const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
+
+/// NFNL_BATCH_GENID.
+const GENERATION: u16 = 1;
 
 /// NFTA_SET_ELEM_LIST_TABLE, _SET and _ELEMENTS.
 const TABLE: u16 = 1;
@@ -66,7 +70,7 @@ impl NftWriter {
         let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
         batch.bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
         let acknowledged = u32::try_from(batch.messages.len()).expect("messages fit in memory");
-        batch.control(END);
+        batch.control(END, &[]);
         match self.socket.batch(&batch.bytes, acknowledged).during("write to table", &batch.table)? {
             None => Ok(()),
             Some((sequence, errno)) => Err(batch.refusal(sequence, errno)),
@@ -89,10 +93,26 @@ pub struct NftBatch {
 impl NftBatch {
     /// An empty transaction on an `inet` table.
     pub fn new(table: &str) -> Self {
-        let (table, bytes) = (table.to_owned(), Vec::new());
-        let mut batch = Self { table, bytes, messages: Vec::new(), list: Vec::new(), open: None };
-        batch.control(BEGIN);
+        let mut batch = Self::empty(table);
+        batch.control(BEGIN, &[]);
         batch
+    }
+
+    /// An empty transaction that fails ([`is_outdated`](Error::is_outdated)) if any ruleset of the namespace was changed since
+    /// [`NftQuery::generation`](crate::NftQuery::generation) gave that number.
+    pub fn at_generation(table: &str, generation: u32) -> Self {
+        let mut batch = Self::empty(table);
+        batch.control(BEGIN, &generation.to_be_bytes());
+        batch
+    }
+
+    fn empty(table: &str) -> Self {
+        let (table, bytes) = (table.to_owned(), Vec::new());
+        Self { table, bytes, messages: Vec::new(), list: Vec::new(), open: None }
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        &self.table
     }
 
     /// Adds an element. One that is there with other data makes the transaction fail; with the same data it changes nothing.
@@ -123,7 +143,7 @@ impl NftBatch {
         }
     }
 
-    fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         let Some((kind, set)) = self.open.take() else { return };
         let doing = if kind == NEW_ELEMENTS { "add elements to" } else { "delete elements of" };
         // NFPROTO_INET, version 0, resource 0.
@@ -135,12 +155,16 @@ impl NftBatch {
         self.message(kind, NLM_F_REQUEST | NLM_F_CREATE, &payload, (doing, set));
     }
 
-    fn control(&mut self, kind: u16) {
+    fn control(&mut self, kind: u16, generation: &[u8]) {
         let [high, low] = SUBSYSTEM.to_be_bytes();
-        self.message(kind, NLM_F_REQUEST, &[0, 0, high, low], ("write to table", self.table.clone()));
+        let mut payload = vec![0, 0, high, low];
+        if !generation.is_empty() {
+            push(&mut payload, GENERATION, generation);
+        }
+        self.message(kind, NLM_F_REQUEST, &payload, ("write to table", self.table.clone()));
     }
 
-    fn message(&mut self, kind: u16, flags: u16, payload: &[u8], doing: (&'static str, String)) {
+    pub(crate) fn message(&mut self, kind: u16, flags: u16, payload: &[u8], doing: (&'static str, String)) {
         self.messages.push(doing);
         let length = u32::try_from(HEADER_BYTES + payload.len()).expect("a list is short");
         let sequence = u32::try_from(self.messages.len()).expect("messages fit in memory");

@@ -12,6 +12,7 @@ const VERDICT_CHAIN: u16 = 2;
 /// NFTA_SET_ELEM_*.
 const KEY: u16 = 1;
 const DATA: u16 = 2;
+const USER_DATA: u16 = 6;
 const EXPRESSION: u16 = 7;
 const KEY_END: u16 = 10;
 
@@ -20,6 +21,9 @@ const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
+
+/// NFTNL_UDATA_SET_ELEM_COMMENT (libnftnl), in a list of one-byte types and lengths.
+const COMMENT: u8 = 0;
 
 /// NF_DROP, NFT_JUMP and NFT_GOTO.
 const CODE_DROP: i32 = 0;
@@ -37,6 +41,8 @@ pub struct NftElement {
     pub data: Option<NftData>,
     /// Packets its counter has seen; when it is written, what the counter starts at. 0 also without a counter.
     pub packets: u64,
+    /// What `nft` shows as its comment: up to 253 bytes without NUL.
+    pub comment: Option<String>,
 }
 
 /// What an element of a map maps to.
@@ -62,6 +68,11 @@ impl NftElement {
             }
             if self.packets > 0 {
                 push_nested(out, EXPRESSION, |out| encode_counter(out, self.packets));
+            }
+            if let Some(comment) = &self.comment {
+                let text = name(comment);
+                let length = u8::try_from(text.len()).expect("comments are up to 253 bytes");
+                push(out, USER_DATA, &[&[COMMENT, length], text.as_slice()].concat());
             }
         });
     }
@@ -89,7 +100,8 @@ impl NftElement {
             Some(data) => Some(NftData::decode(data)?),
             None => None,
         };
-        Some(Self { key: value(KEY)?, key_end: value(KEY_END), data, packets: counter(bytes).unwrap_or(0) })
+        let (packets, comment) = (counter(bytes).unwrap_or(0), find(bytes, USER_DATA).and_then(comment));
+        Some(Self { key: value(KEY)?, key_end: value(KEY_END), data, packets, comment })
     }
 }
 
@@ -132,6 +144,19 @@ fn encode_counter(out: &mut Vec<u8>, packets: u64) {
     });
 }
 
+/// The comment in an element's user data.
+fn comment(data: &[u8]) -> Option<String> {
+    let mut rest = data;
+    while let [kind, length, after @ ..] = rest {
+        let (value, others) = after.split_at_checked(usize::from(*length))?;
+        if *kind == COMMENT {
+            return read_name(value);
+        }
+        rest = others;
+    }
+    None
+}
+
 /// Packets the counter of an element has seen; `None` if it has none.
 pub(crate) fn counter(element: &[u8]) -> Option<u64> {
     let expression = find(element, EXPRESSION)?;
@@ -168,7 +193,8 @@ mod tests {
         for data in datas {
             for key_end in [None, Some(vec![9; 8])] {
                 for packets in [0, 7] {
-                    let element = NftElement { key: vec![1; 8], key_end: key_end.clone(), data: data.clone(), packets };
+                    let (key, comment) = (vec![1; 8], (packets > 0).then(|| "whose".to_owned()));
+                    let element = NftElement { key, key_end: key_end.clone(), data: data.clone(), packets, comment };
                     let mut list = Vec::new();
                     element.encode(&mut list);
                     element.encode(&mut list);
@@ -183,7 +209,8 @@ mod tests {
     fn odd_lists_do_no_harm() {
         let mut list = Vec::new();
         let data = Some(NftData::Jump("somewhere".into()));
-        NftElement { key: vec![1; 4], data, ..NftElement::default() }.encode(&mut list);
+        let comment = Some("whose".to_owned());
+        NftElement { key: vec![1; 4], data, comment, ..NftElement::default() }.encode(&mut list);
         for cut in 0..list.len() {
             let _ = NftElement::decode_list(&list[..cut]).count();
             let mut bent = list.clone();

@@ -20,6 +20,10 @@ const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const GET_SET: u16 = SUBSYSTEM | 10;
 const GET_ELEMENT: u16 = SUBSYSTEM | 13;
+const GET_GENERATION: u16 = SUBSYSTEM | 16;
+
+/// NFTA_GEN_ID.
+const GENERATION: u16 = 1;
 
 /// `struct nfgenmsg` for tables of the `inet` family: NFPROTO_INET, version 0, resource 0.
 const INET: [u8; 4] = [1, 0, 0, 0];
@@ -52,6 +56,31 @@ impl NftQuery {
     pub fn open() -> Result<Self> {
         let socket = RawSocket::open(NETLINK_NETFILTER).during("open", "a netfilter netlink socket")?;
         Ok(Self { socket })
+    }
+
+    /// Number of the state all rulesets of the namespace are in: every change makes it another.
+    ///
+    /// # Errors
+    /// The kernel has no nftables.
+    pub fn generation(&mut self) -> Result<u32> {
+        let (mut generation, object) = (None, "generation of nftables");
+        let read = |row: &[u8]| find(row.get(INET.len()..)?, GENERATION)?.try_into().ok().map(u32::from_be_bytes);
+        self.socket.ask(GET_GENERATION, &[0; 4], |row| generation = read(row)).during("read", object)?;
+        generation.ok_or_else(|| Error::unreadable("read", object, "it has no number"))
+    }
+
+    /// How many rules the chains of the `inet` table have, of those that have any; empty also if there is no such table.
+    ///
+    /// # Errors
+    /// As [`NftQuery::chains`].
+    pub fn rule_counts(&mut self, table: &str) -> Result<BTreeMap<String, usize>> {
+        let mut counts = BTreeMap::new();
+        for chain in
+            self.list(GET_RULE, &table_only(table), table, |row| find(row, CHAIN_OR_SET).and_then(read_name))?
+        {
+            *counts.entry(chain).or_default() += 1;
+        }
+        Ok(counts)
     }
 
     /// How many rules a chain of the `inet` table has; 0 also if there is no such chain or table.

@@ -8,6 +8,7 @@ mod crash;
 mod delegate;
 mod failures;
 mod gc;
+mod host_port;
 mod kit;
 mod lifecycle;
 mod load;

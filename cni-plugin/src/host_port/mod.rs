@@ -1,0 +1,144 @@
+//! hostPort: ports of the node that lead to a pod (section 8), in place of the reference plugin `portmap`.
+//!
+//! What is claimed is written in the kernel's rules alone, with whose it is: so DEL and GC need no files, and whatever a
+//! killed plugin left is found.
+
+mod claim;
+mod iptables;
+mod mapping;
+mod nftables;
+mod stale_flows;
+mod table;
+
+use weft_netlink::sysctl;
+
+use crate::{
+    attachment::{AttachmentId, ValidAttachments},
+    config::Config,
+    error::{Code, Error},
+    extras::{Attached, Extra},
+    host_port::claim::{Claim, Holder},
+    result::{AddResult, Reported},
+};
+
+pub(crate) use mapping::{Masquerade, PortMapBackend, PortMapSettings};
+
+/// The extra.
+pub(crate) struct HostPort;
+
+/// Where the rules are. DEL and GC look in all places, for the configuration may have changed since ADD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backend {
+    Nftables,
+    Iptables,
+}
+
+impl Backend {
+    /// As configured, else nftables, else iptables.
+    fn choose(config: &Config) -> Result<Self, Error> {
+        match config.port_map.backend {
+            Some(PortMapBackend::Nftables) => Ok(Self::Nftables),
+            Some(PortMapBackend::Iptables) => Ok(Self::Iptables),
+            None if nftables::is_supported()? => Ok(Self::Nftables),
+            None => Ok(Self::Iptables),
+        }
+    }
+}
+
+impl Extra for HostPort {
+    fn add(&self, attached: &Attached<'_>, _: &mut AddResult) -> Result<(), Error> {
+        let claims = claims(attached)?;
+        if claims.is_empty() {
+            return Ok(());
+        }
+        if claims.iter().any(Claim::serves_loopback) {
+            sysctl::set(&route_localnet(attached), "1")?;
+        }
+        match Backend::choose(attached.config)? {
+            Backend::Nftables => nftables::add(&claims)?,
+            Backend::Iptables => iptables::add(attached.config, &claims)?,
+        }
+        // Rules first: what comes in between is translated already, and not tracked without a translation again.
+        stale_flows::forget_others(attached.host, &claims);
+        Ok(())
+    }
+
+    fn del(&self, id: AttachmentId<'_>, config: &Config) -> Result<(), Error> {
+        remove(config, &|holder: &Holder| holder.is(id))
+    }
+
+    fn check(&self, attached: &Attached<'_>, _: &Reported) -> Result<(), Error> {
+        let claims = claims(attached)?;
+        if claims.is_empty() {
+            return Ok(());
+        }
+        if claims.iter().any(Claim::serves_loopback) && sysctl::get(&route_localnet(attached))? != "1" {
+            let parameter = route_localnet(attached).replace('/', ".");
+            return Err(Error::new(
+                Code::NotAsMade,
+                format!("{parameter} is off: host ports cannot be had by 127.0.0.1"),
+            ));
+        }
+        match Backend::choose(attached.config)? {
+            Backend::Nftables => nftables::check(&claims),
+            Backend::Iptables => iptables::check(&claims),
+        }
+    }
+
+    fn gc(&self, config: &Config, valid: &ValidAttachments) -> Result<(), Error> {
+        remove(config, &|holder: &Holder| holder.network == config.name && !valid.contains(holder.owner()))
+    }
+
+    fn status(&self, config: &Config) -> Result<(), Error> {
+        if !config.port_map.may_be_asked_for {
+            return Ok(());
+        }
+        let usable = match Backend::choose(config) {
+            Ok(Backend::Nftables) => nftables::is_supported().map(drop),
+            Ok(Backend::Iptables) => iptables::status(),
+            Err(error) => Err(error),
+        };
+        usable.map_err(|error| Error {
+            code: Code::NotAvailable,
+            details: format!("host ports cannot be mapped: {}", error.details),
+            ..error
+        })
+    }
+}
+
+/// Removes the claims of some holders, wherever they are.
+fn remove(config: &Config, whose: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+    let removed = [nftables::remove(whose), iptables::remove(config, whose)];
+    let mut failure = None;
+    for result in removed {
+        match result {
+            Ok(claims) => stale_flows::forget(&claims),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// What the attachment is to have: each mapping, in each family the pod and the mapping have.
+fn claims(attached: &Attached<'_>) -> Result<Vec<Claim>, Error> {
+    let settings = &attached.config.port_map;
+    let mappings = settings.mappings()?;
+    if mappings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let holder = Holder::of(attached.id)?;
+    let first = |v4: bool| attached.leases.iter().map(|lease| lease.address.ip()).find(|ip| ip.is_ipv4() == v4);
+    let mut claims = Vec::new();
+    for pod in [first(true), first(false)].into_iter().flatten() {
+        for mapping in mappings.iter().filter(|mapping| mapping.has_family_of(pod)) {
+            claims.push(Claim::new(mapping, pod, &holder, settings.masquerade));
+        }
+    }
+    Ok(claims)
+}
+
+/// Without it, a packet from 127.0.0.1 does not leave the node, and its answer is not taken. For this interface only: the
+/// rules keep pods from what else listens on loopback addresses.
+fn route_localnet(attached: &Attached<'_>) -> String {
+    format!("net/ipv4/conf/{}/route_localnet", attached.host_end.name)
+}
