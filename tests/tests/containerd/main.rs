@@ -6,3 +6,4 @@ mod daemon;
 mod fixture;
 mod image;
 mod lifecycle;
+mod services;
