@@ -1,0 +1,25 @@
+//! Our chains, by `iptables-save`.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use weft_tests::Node;
+
+/// Removes all rules of both families and both variants, as an administrator in despair does.
+pub(crate) const FLUSH: &str = "for v in legacy nft; do for i in iptables-$v ip6tables-$v; do
+    $i -t nat -F; $i -t filter -F; done; done 2>/dev/null";
+
+pub(super) fn facts(node: &Node) -> Result<BTreeSet<String>> {
+    let mut facts = BTreeSet::new();
+    for program in ["iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"] {
+        let text = node.run(program, &[])?;
+        let mut table = "";
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+            }
+            facts.insert(format!("{program} {table} {line}"));
+        }
+    }
+    Ok(facts)
+}

@@ -1,0 +1,1 @@
+//! That the soak would see what is wrong.
