@@ -6,6 +6,7 @@ mod allocate;
 mod apply;
 mod atomic_file;
 mod cleanup;
+pub mod diagnose;
 mod dir;
 mod etcd;
 mod events;

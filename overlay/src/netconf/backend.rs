@@ -74,11 +74,15 @@ impl Vxlan {
 
     /// MTU of the VXLAN device over an interface of `underlay_mtu` bytes.
     pub fn device_mtu(&self, family: Family, underlay_mtu: u32) -> u32 {
-        let overhead = match family {
-            Family::V4 => OVERHEAD_V4,
-            Family::V6 => OVERHEAD_V6,
-        };
-        self.mtu.unwrap_or(underlay_mtu).saturating_sub(overhead)
+        self.mtu.unwrap_or(underlay_mtu).saturating_sub(vxlan_overhead(family))
+    }
+}
+
+/// Bytes that the tunnel adds to an inner packet, over an underlay of that family.
+pub(crate) const fn vxlan_overhead(family: Family) -> u32 {
+    match family {
+        Family::V4 => OVERHEAD_V4,
+        Family::V6 => OVERHEAD_V6,
     }
 }
 

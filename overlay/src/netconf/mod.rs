@@ -8,7 +8,7 @@ mod tests;
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
-pub(crate) use self::backend::{VXLAN, device_name};
+pub(crate) use self::backend::{VXLAN, device_name, vxlan_overhead};
 use self::fields::Fields;
 pub use self::{
     backend::{Backend, Vxlan},

@@ -64,6 +64,11 @@ impl Cluster {
         cluster
     }
 
+    /// Where the bridge and the machines' `portN` are.
+    pub(crate) fn underlay(&self) -> &Netns {
+        &self.underlay
+    }
+
     pub(crate) fn leases(&self) -> PathBuf {
         self.directory.path().join("leases")
     }

@@ -5,6 +5,7 @@
 mod backends;
 mod cluster;
 mod defects;
+mod diagnose;
 mod flannel_peer;
 mod options;
 mod packet_rules;
