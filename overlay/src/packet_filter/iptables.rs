@@ -1,8 +1,8 @@
 //! flannel's iptables chains (flannel.md section 8): FLANNEL-FWD lets pods' packets be forwarded, FLANNEL-POSTRTG masquerades.
 //!
 //! Names, comments and rules are flannel's, so that a flannel that ran here before is taken over, and tools still find them.
-//! Better than flannel's: the jump in FORWARD goes first (flannel-defects.md E.4), and every change is one atomic
-//! `iptables-restore`, so that no packet sees half of it (E.5).
+//! Better than flannel's: the jump in FORWARD goes first (flannel-defects.md E.4), but for those of Services, and every change is
+//! one atomic `iptables-restore`, so that no packet sees half of it (E.5).
 
 use std::fs;
 
@@ -58,10 +58,14 @@ impl Chain {
         format!("{} {} -j {}", self.hook(), self.comment(), self.name())
     }
 
-    /// Before the rules of docker and firewalls, which may drop; behind kube-proxy's masquerading.
-    fn add_jump(self) -> String {
+    /// Before the rules of docker and firewalls, which may drop; behind kube-proxy's masquerading, and behind the `services`
+    /// rules in which FORWARD refuses pods what no endpoint serves.
+    fn add_jump(self, services: usize) -> String {
         match self {
-            Self::Forward => format!("-I {}", self.jump().replacen("FORWARD", "FORWARD 1", 1)),
+            Self::Forward => {
+                let position = format!("FORWARD {}", services + 1);
+                format!("-I {}", self.jump().replacen("FORWARD", &position, 1))
+            }
             Self::Masquerade => format!("-A {}", self.jump()),
         }
     }
@@ -173,12 +177,12 @@ pub(super) struct Forwarding {
 impl Program {
     /// Makes a chain and its one jump be as they should, in one transaction; true if they were not.
     ///
-    /// `move_up`: move a jump in FORWARD that is not the first rule (flannel's is the last). Only once: two programs that both
+    /// `move_up`: move a jump in FORWARD that is not where it belongs (flannel's is the last). Only once: two programs that both
     /// want to be first would fight for ever.
     pub(super) fn ensure(&self, chain: Chain, networks: &PodNetworks, move_up: bool) -> Result<bool, FilterError> {
         let state = self.state(chain)?;
         let rules = chain.rules(networks);
-        let in_place = state.jumps == 1 && (chain == Chain::Masquerade || !move_up || state.first);
+        let in_place = state.jumps == 1 && (chain == Chain::Masquerade || !move_up || state.in_order);
         if in_place && state.rules.as_ref() == Some(&rules) {
             return Ok(false);
         }
@@ -187,7 +191,7 @@ impl Program {
         lines.extend(rules);
         if !in_place {
             lines.extend((0..state.jumps).map(|_| format!("-D {}", chain.jump())));
-            lines.push(chain.add_jump());
+            lines.push(chain.add_jump(state.services));
         }
         self.restore(chain, &lines).map(|()| true)
     }
@@ -223,9 +227,11 @@ impl Program {
         let hook = self.list(chain.table(), chain.hook())?.unwrap_or_default();
         let of_hook: Vec<&str> = hook.lines().filter(|line| line.starts_with("-A ")).collect();
         let rules = self.list(chain.table(), chain.name())?;
+        let (services, in_order) = place(&of_hook, &jump);
         Ok(State {
             jumps: of_hook.iter().filter(|line| **line == jump).count(),
-            first: of_hook.first().is_some_and(|line| *line == jump),
+            services,
+            in_order,
             rules: rules.map(|text| text.lines().filter(|line| line.starts_with("-A ")).map(str::to_owned).collect()),
         })
     }
@@ -247,10 +253,22 @@ impl Program {
 /// What there is of a chain.
 struct State {
     jumps: usize,
-    /// The first rule of the hook is the jump.
-    first: bool,
+    /// Rules of Services at the head of the hook, the jump left aside.
+    services: usize,
+    /// The jump follows them.
+    in_order: bool,
     /// `None`: there is no such chain.
     rules: Option<Vec<String>>,
+}
+
+/// How many rules of Services there are at the head of a hook, whether before or behind `jump`, and whether it follows the last.
+///
+/// In front of them it would let pods reach what Services refuse, drop, or give to some sources only.
+fn place(hook: &[&str], jump: &str) -> (usize, bool) {
+    let of_services = |rule: &str| rule.rsplit_once("-j ").is_some_and(|(_, target)| target.starts_with("KUBE-"));
+    let head = hook.iter().take_while(|rule| **rule == jump || of_services(rule));
+    let services = head.filter(|rule| **rule != jump).count();
+    (services, hook.get(services).is_some_and(|rule| *rule == jump))
 }
 
 /// Whether a rule of FORWARD is known not to judge pods by conntrack's state: kube-proxy's and docker's look at marks, Services
@@ -283,7 +301,26 @@ mod tests {
                 r#"-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/16 -m comment --comment "flanneld masq" -j MASQUERADE --random-fully"#,
             ]
         );
-        assert_eq!(Chain::Forward.add_jump(), r#"-I FORWARD 1 -m comment --comment "flanneld forward" -j FLANNEL-FWD"#);
+        assert_eq!(Chain::Forward.add_jump(0), r#"-I FORWARD 1 -m comment --comment "flanneld forward" -j FLANNEL-FWD"#);
+    }
+
+    #[test]
+    fn the_jump_goes_between_services_and_firewalls() {
+        let (ours, services) = ("-A FORWARD -j FLANNEL-FWD", "-A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES");
+        let docker = "-A FORWARD -j DOCKER-USER";
+        for (hook, expected) in [
+            (&[][..], (0, false)),
+            (&[ours], (0, true)),
+            (&[ours, docker], (0, true)),
+            (&[docker, ours], (0, false)),
+            (&[services, services, ours, docker], (2, true)),
+            (&[ours, services, services, docker], (2, false)),
+            (&[services, ours, services, docker], (2, false)),
+            (&[services, docker, ours], (1, false)),
+            (&[docker, services, ours], (0, false)),
+        ] {
+            assert_eq!(place(hook, ours), expected, "{hook:?}");
+        }
     }
 
     #[test]
