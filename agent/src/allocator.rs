@@ -1,0 +1,39 @@
+//! glibc's allocator, told that a node agent should stay small.
+//!
+//! As it comes, it makes an arena for each thread and keeps what was freed, ever more of it the larger the pieces were. After the first
+//! list of 10,000 Services that is more than what is in use. (musl's allocator has no such settings and gives memory back by itself.)
+#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt and malloc_trim are plain calls of libc"))]
+
+/// Threads that allocate much: the one that reads from the API server and the one of the Services.
+#[cfg(target_env = "gnu")]
+const ARENAS: i32 = 2;
+/// From here on memory goes back to the kernel when it is freed. Given explicitly, glibc does not raise it.
+#[cfg(target_env = "gnu")]
+const KEEP_BYTES: i32 = 128 * 1024;
+
+/// To be called before there is a second thread.
+#[cfg(target_env = "gnu")]
+pub(crate) fn configure() {
+    let settings = [
+        (libc::M_ARENA_MAX, ARENAS),
+        (libc::M_TRIM_THRESHOLD, KEEP_BYTES),
+        (libc::M_MMAP_THRESHOLD, KEEP_BYTES),
+    ];
+    for (parameter, value) in settings {
+        // SAFETY: changes numbers of the allocator, while no other thread allocates. What it refuses stays as it was.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// Gives back what is free inside; after something large was freed. Takes a millisecond for every 20 MB or so.
+#[cfg(target_env = "gnu")]
+pub(crate) fn give_back() {
+    // SAFETY: takes the allocator's own locks, and touches only memory that is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn configure() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn give_back() {}
