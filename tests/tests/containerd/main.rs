@@ -4,6 +4,7 @@
 mod cri;
 mod daemon;
 mod fixture;
+mod host_port;
 mod image;
 mod lifecycle;
 mod services;
