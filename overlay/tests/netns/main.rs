@@ -9,6 +9,7 @@ mod diagnose;
 mod flannel_peer;
 mod options;
 mod packet_rules;
+mod sabotage;
 
 use std::{fs, io::ErrorKind, net::IpAddr, time::Duration};
 
