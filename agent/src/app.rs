@@ -5,6 +5,7 @@
 
 use std::{
     fmt::Display,
+    fs,
     io::{self, IsTerminal},
     process::ExitCode,
     sync::Arc,
@@ -19,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 use tracing_subscriber::EnvFilter;
 use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
 use weft_proxy::plan::{Planner, PlannerConfig};
@@ -27,7 +28,8 @@ use weft_proxy::plan::{Planner, PlannerConfig};
 use crate::{
     cli::{AgentArgs, PathArgs},
     cni_files,
-    config::{Config, OverlayConfig, SourceKind},
+    commands::{self, print_config},
+    config::{Config, LogConfig, OverlayConfig, SourceKind},
     conntrack_parameters, data_planes, node_addresses, pod_network, privileges,
     server::{Identity, Server, Sources},
     services::{
@@ -42,31 +44,48 @@ const EXIT_USAGE: u8 = 2;
 
 /// `weft agent`: runs until SIGTERM or SIGINT.
 pub(crate) fn main(args: &AgentArgs) -> ExitCode {
-    start_logging();
-    checked(args, "agent", |config, runtime| runtime.block_on(run(config)))
+    if args.instead.cleanup {
+        return cleanup(args);
+    }
+    let Some(config) = checked(args, "agent") else { return ExitCode::from(EXIT_USAGE) };
+    if args.instead.print_config {
+        return commands::write_out(&print_config::print(&config, &args.given, args.instead.output));
+    }
+    if let Some(path) = &args.instead.write_config_to {
+        let written = fs::write(path, format!("{:#}\n", config.settings.document()));
+        return exit_code("agent", written.with_context(|| format!("write {}", path.display())));
+    }
+    start_logging(&config.log);
+    for notice in &config.notices {
+        warn!("{notice}");
+    }
+    privileged("agent", |runtime| runtime.block_on(run(config)))
 }
 
 /// `weft cleanup`: removes everything of ours from the node.
 pub(crate) fn cleanup(args: &AgentArgs) -> ExitCode {
-    checked(args, "cleanup", |config, runtime| runtime.block_on(remove_everything(config)))
+    let Some(config) = checked(args, "cleanup") else { return ExitCode::from(EXIT_USAGE) };
+    privileged("cleanup", |runtime| runtime.block_on(remove_everything(config)))
 }
 
-/// Checks configuration and privileges before anything on the node is touched, then does `work`.
-fn checked(args: &AgentArgs, command: &str, work: impl FnOnce(Config, &Runtime) -> anyhow::Result<()>) -> ExitCode {
-    let config = match Config::load(args) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            complain(command, &mistakes);
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
+/// The configuration; `None` after all mistakes in it are told.
+fn checked(args: &AgentArgs, command: &str) -> Option<Config> {
+    Config::load(args).map_err(|mistakes| complain(command, &mistakes)).ok()
+}
+
+/// Checks privileges before anything on the node is touched, then does `work`.
+fn privileged(command: &str, work: impl FnOnce(&Runtime) -> anyhow::Result<()>) -> ExitCode {
     let missing = privileges::missing();
     if !missing.is_empty() {
         complain(command, &missing);
         return ExitCode::FAILURE;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.context("start the runtime").and_then(|runtime| work(config, &runtime)) {
+    exit_code(command, runtime.context("start the runtime").and_then(|runtime| work(&runtime)))
+}
+
+fn exit_code(command: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(command, &[format!("{error:#}")]);
@@ -81,14 +100,27 @@ fn complain(command: &str, problems: &[impl Display]) {
     }
 }
 
-fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+fn start_logging(log: &LogConfig) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.filter()));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if log.json {
+        lines.json().init();
+    } else {
+        lines.with_ansi(io::stderr().is_terminal()).init();
+    }
+}
+
+/// Tells the kernel how unlike it is to end the agent when memory is short. Needs a privilege to be lowered; kube-proxy
+/// ignores a failure too (14.9).
+fn set_oom_score(adjustment: i64) {
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
+        debug!(%error, adjustment, "oom_score_adj stays as it is");
+    }
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
     log_config(&config);
+    set_oom_score(config.oom_score_adj);
     let started = Instant::now();
     let shutdown = CancellationToken::new();
     // First, since a second agent with the same directories must not get further than this.
@@ -119,9 +151,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
 /// The effective configuration, a line a part.
 fn log_config(config: &Config) {
-    let Config { node_name, components, source, proxy, overlay, paths } = config;
+    let Config { node_name, components, source, proxy, overlay, paths, servers, .. } = config;
     info!(version = env!("CARGO_PKG_VERSION"), node = node_name, components = components.names().join(","), "starting");
     info!(run = %paths.run_dir.display(), state = %paths.state_dir.display(), "directories");
+    info!(?servers, "health and metrics");
     if components.proxy {
         info!(?source, ?proxy, "Services");
     }
@@ -194,9 +227,10 @@ async fn start_source(config: &Config, services: services::Handle) -> anyhow::Re
         }
         SourceKind::Kube(access) => {
             let (client, url) = source::kube::connect(access).await?;
-            let node = config.node_name.clone();
+            let (node, run_dir, trusting) =
+                (config.node_name.clone(), config.paths.run_dir.clone(), access.trust_empty_lists);
             let watching = async move {
-                source::kube::watch(client, &node, |event| services.source_event(event)).await;
+                source::kube::watch(client, &node, &run_dir, trusting, |event| services.source_event(event)).await;
             };
             tokio::spawn(watching.instrument(info_span!("source")));
             Ok(("kube", url))

@@ -65,6 +65,7 @@ pub(crate) async fn lease_manager(node: &str, manager: &SubnetManager) -> anyhow
                 node_name: node.to_owned(),
                 annotation_prefix: kube.annotation_prefix.clone(),
                 set_network_unavailable: kube.set_network_unavailable,
+                trust_empty_lists: kube.access.trust_empty_lists,
             };
             Arc::new(KubeLeases::new(client, config))
         }

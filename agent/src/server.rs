@@ -105,6 +105,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Json<Status> {
         location: identity.source.1.clone(),
         synced: report.source_synced,
         rejected: report.rejected.clone(),
+        warnings: report.source_warnings.clone(),
     });
     Json(Status {
         node: identity.node.clone(),

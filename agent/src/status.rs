@@ -109,6 +109,8 @@ pub(crate) struct SourceStatus {
     pub(crate) synced: bool,
     /// Objects and files that were skipped.
     pub(crate) rejected: Vec<RejectedObject>,
+    /// What keeps the source from being up to date.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// An object that could not be used. Its last good state stays in force.

@@ -70,6 +70,53 @@ pub struct ProxyStatus {
     pub services: u64,
     /// Number of endpoints.
     pub endpoints: u64,
+    /// What keeps it from being in sync.
+    pub last_error: Option<String>,
+    /// How full the maps are.
+    #[serde(default)]
+    pub maps: Vec<MapStatus>,
+    /// Health-check node ports.
+    #[serde(default)]
+    pub health_checks: Vec<HealthCheckStatus>,
+    /// Kernel parameters of conntrack.
+    #[serde(default)]
+    pub conntrack: Vec<ParameterStatus>,
+    /// Rules of a kube-proxy that were left alone.
+    #[serde(default)]
+    pub kube_proxy: Vec<String>,
+}
+
+/// A map with a size.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MapStatus {
+    /// Its name.
+    pub name: String,
+    /// Elements that are taken.
+    pub used: u32,
+    /// Elements there are.
+    pub max: u32,
+}
+
+/// A health-check node port.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HealthCheckStatus {
+    /// `namespace/name`.
+    pub service: String,
+    /// Where it is answered.
+    pub listening: Vec<IpAddr>,
+    /// Why it is not answered everywhere.
+    pub error: Option<String>,
+}
+
+/// A kernel parameter.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ParameterStatus {
+    /// Its path.
+    pub name: String,
+    /// The value asked for.
+    pub value: u64,
+    /// Why it could not be set.
+    pub error: Option<String>,
 }
 
 /// State of the source of objects.
@@ -81,6 +128,9 @@ pub struct SourceStatus {
     /// Objects and files that could not be used.
     #[serde(default)]
     pub rejected: Vec<RejectedObject>,
+    /// What keeps the source from being up to date.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Something that could not be used.

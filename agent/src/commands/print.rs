@@ -34,6 +34,9 @@ pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
     if let Some(source) = &status.source {
         let synced = if source.synced { "listed completely" } else { "WAITING for the first full list" };
         writeln!(out, "\nSource: {} {}, {synced}", source.kind, source.location)?;
+        for warning in &source.warnings {
+            writeln!(out, "  warning: {warning}")?;
+        }
         for rejected in &source.rejected {
             writeln!(out, "  skipped {}: {}", rejected.object, rejected.reason)?;
         }

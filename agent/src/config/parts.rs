@@ -60,6 +60,8 @@ pub(crate) struct KubeAccess {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// URL that overrides the kubeconfig's.
     pub(crate) master: Option<String>,
+    /// Whether lists that have lost most objects at once are believed.
+    pub(crate) trust_empty_lists: bool,
 }
 
 impl SourceKind {

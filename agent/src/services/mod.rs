@@ -32,6 +32,7 @@ use weft_proxy::{
 };
 
 use crate::{
+    allocator,
     config::ProxyConfig,
     data_planes::Chosen,
     source::SourceEvent,
@@ -70,6 +71,8 @@ pub(crate) struct Report {
     pub(crate) source_synced: bool,
     /// Objects that were skipped.
     pub(crate) rejected: Vec<RejectedObject>,
+    /// What keeps the source from being up to date.
+    pub(crate) source_warnings: Vec<String>,
 }
 
 impl Handle {
@@ -132,7 +135,9 @@ pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handl
         unlisted: BTreeSet::from([ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node]),
         listening: BTreeMap::new(),
         may_catch_up: false,
+        may_shrink: false,
         unreadable: Vec::new(),
+        source_trouble: BTreeMap::new(),
         last_check: Instant::now(),
         last_sync: None,
         repairs: 0,
@@ -158,8 +163,12 @@ struct Worker {
     listening: BTreeMap<IpFamily, Vec<IpAddr>>,
     /// A data plane may have work left that can wait until nothing else is to do.
     may_catch_up: bool,
+    /// A full list was taken, whose memory is to be given back when nothing else is to do.
+    may_shrink: bool,
     /// What the source could not read.
     unreadable: Vec<RejectedObject>,
+    /// What keeps the objects of a kind from being up to date.
+    source_trouble: BTreeMap<ObjectKind, String>,
     last_check: Instant,
     last_sync: Option<Timestamp>,
     repairs: u64,
@@ -186,6 +195,8 @@ impl Worker {
                 self.bring_up_to_date();
                 if idle && self.may_catch_up {
                     self.may_catch_up = self.planes.catch_up(self.planner.desired());
+                } else if idle && std::mem::take(&mut self.may_shrink) {
+                    allocator::give_back();
                 }
             }
             for question in questions {
@@ -211,6 +222,7 @@ impl Worker {
         match event {
             SourceEvent::Replace(kind, objects) => {
                 debug!(%kind, count = objects.len(), "full list");
+                self.may_shrink = true;
                 let replaced = self.planner.replace(kind, objects);
                 for warning in replaced.warnings {
                     warn!("{warning}");
@@ -225,6 +237,12 @@ impl Worker {
                 Err(error) => warn!("{error}; its last good state stays"),
             },
             SourceEvent::Unreadable(list) => self.unreadable = list,
+            SourceEvent::Trouble(kind, Some(trouble)) => {
+                self.source_trouble.insert(kind, trouble);
+            }
+            SourceEvent::Trouble(kind, None) => {
+                self.source_trouble.remove(&kind);
+            }
         }
     }
 
@@ -305,7 +323,8 @@ impl Worker {
             reason: format!("{}: {}", warning.field, warning.problem),
         });
         let rejected = self.unreadable.iter().cloned().chain(rejected).chain(left_out).collect();
-        Report { proxy, source_synced: self.unlisted.is_empty(), rejected }
+        let source_warnings = self.source_trouble.values().cloned().collect();
+        Report { proxy, source_synced: self.unlisted.is_empty(), rejected, source_warnings }
     }
 }
 

@@ -22,4 +22,6 @@ pub(crate) enum SourceEvent {
     Change(Change),
     /// What the source itself could not read, as a full list; empty when all is well again.
     Unreadable(Vec<RejectedObject>),
+    /// What keeps the objects of one kind from being up to date; `None` when they are again.
+    Trouble(ObjectKind, Option<String>),
 }

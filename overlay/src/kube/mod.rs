@@ -44,6 +44,8 @@ pub struct KubeLeaseConfig {
     pub annotation_prefix: AnnotationPrefix,
     /// `--set-node-network-unavailable`: keep the condition NetworkUnavailable of the Node true to the facts.
     pub set_network_unavailable: bool,
+    /// Believe a list of Nodes that has lost more than half of them at once, as after a restored backup.
+    pub trust_empty_lists: bool,
 }
 
 /// The `kube` lease manager.
@@ -142,8 +144,7 @@ impl LeaseManager for KubeLeases {
     }
 
     fn watch(&self) -> LeaseFuture<'_, channel::Receiver<Option<Arc<LeaseSnapshot>>>> {
-        let KubeLeaseConfig { node_name, annotation_prefix, .. } = self.config.clone();
-        Box::pin(watch::start(self.nodes.clone(), annotation_prefix, node_name))
+        Box::pin(watch::start(self.nodes.clone(), self.config.clone()))
     }
 
     fn report_network<'a>(&'a self, node_name: &'a str, network: &'a NetworkState) -> LeaseFuture<'a, ()> {

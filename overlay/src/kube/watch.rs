@@ -1,92 +1,65 @@
 //! Turns the Nodes of the API server into snapshots.
-//!
-//! Back-off, bookmarks and lists after a gap are the `kube` crate's work. A list becomes a snapshot only when it is complete,
-//! so that an API server that fails half-way, or is away, never looks like nodes that went.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use futures::{StreamExt, stream::BoxStream};
-use kube::{
-    Api,
-    runtime::{WatchStreamExt, watcher, watcher::Event},
-};
+use kube::{Api, runtime::watcher};
 use tokio::{sync::watch, time::timeout};
-use tracing::warn;
+use tracing::{info, warn};
+use weft_kube_watch::{ListGuard, News, Verdict, Watch};
 
-use super::{ANSWER, AnnotationPrefix, node::WatchedNode};
+use super::{ANSWER, AnnotationPrefix, KubeLeaseConfig, node::WatchedNode};
 use crate::lease::{Lease, LeaseError, LeaseSnapshot, LeaseTable, Rejection};
 
-type Events = BoxStream<'static, watcher::Result<Event<WatchedNode>>>;
+type Nodes = Watch<WatchedNode, WatchedNode>;
 type Snapshots = watch::Sender<Option<Arc<LeaseSnapshot>>>;
 
 /// Waits for the first full list, then follows until the last receiver is dropped.
 pub(super) async fn start(
-    nodes: Api<WatchedNode>,
-    prefix: AnnotationPrefix,
-    own: String,
+    api: Api<WatchedNode>,
+    config: KubeLeaseConfig,
 ) -> Result<watch::Receiver<Option<Arc<LeaseSnapshot>>>, LeaseError> {
-    let mut events = events(&nodes);
-    let mut follower = Follower { table: LeaseTable::default(), listing: Vec::new(), prefix, own };
+    // From the server's cache, as every informer does: thousands of agents must not all read through to etcd.
+    let mut nodes = Nodes::new(api, watcher::Config::default().any_semantic(), |node| node);
+    let mut follower = Follower {
+        table: LeaseTable::default(),
+        guard: ListGuard::new(config.trust_empty_lists, None),
+        prefix: config.annotation_prefix,
+        own: config.node_name,
+    };
     let doing = || "list Nodes".to_owned();
-    match timeout(ANSWER, follower.first_list(&mut events)).await {
-        Ok(Ok(())) => {}
+    match timeout(ANSWER, nodes.next()).await {
+        Ok(Ok(news)) => follower.take(news),
         Ok(Err(source)) => return Err(LeaseError::Backend { doing: doing(), source: source.into() }),
         Err(_) => return Err(LeaseError::NoAnswer { doing: doing(), waited: ANSWER }),
-    }
+    };
     let (snapshots, receiver) = watch::channel(Some(Arc::new(follower.table.snapshot())));
     tokio::spawn(async move {
         tokio::select! {
             () = snapshots.closed() => {}
-            () = follower.run(&nodes, events, &snapshots) => {}
+            () = follower.run(nodes, &snapshots) => {}
         }
     });
     Ok(receiver)
 }
 
-fn events(nodes: &Api<WatchedNode>) -> Events {
-    // From the server's cache, as every informer does: thousands of agents must not all read through to etcd.
-    let config = watcher::Config::default().any_semantic();
-    watcher(nodes.clone(), config).default_backoff().boxed()
-}
-
-/// Whether the server does not know the version any more that the watcher goes on asking for: it starts over by itself only
-/// if a stream says so, not if the request is refused (`kube` 5.0).
-fn is_stuck(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
-}
-
 struct Follower {
     table: LeaseTable,
-    /// A list that is not complete yet.
-    listing: Vec<(String, Result<Lease, Rejection>)>,
+    guard: ListGuard,
     prefix: AnnotationPrefix,
     own: String,
 }
 
 impl Follower {
-    async fn first_list(&mut self, events: &mut Events) -> watcher::Result<()> {
-        while let Some(event) = events.next().await {
-            let event = event?;
-            let complete = matches!(event, Event::InitDone);
-            self.take(event);
-            if complete {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    async fn run(&mut self, nodes: &Api<WatchedNode>, mut stream: Events, snapshots: &Snapshots) {
+    async fn run(&mut self, mut nodes: Nodes, snapshots: &Snapshots) {
         let mut failing = false;
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(event) => {
+        loop {
+            match nodes.next().await {
+                Ok(news) => {
                     failing = false;
-                    if self.take(event) {
+                    if self.take(news) {
                         publish(&self.table, snapshots);
                     }
                 }
-                Err(error) if is_stuck(&error) => stream = events(nodes),
                 Err(error) if !failing => {
                     warn!(%error, "Nodes cannot be watched; the last leases stay");
                     failing = true;
@@ -97,26 +70,49 @@ impl Follower {
     }
 
     /// True if the table changed, or may have.
-    fn take(&mut self, event: Event<WatchedNode>) -> bool {
-        match event {
-            Event::Init => self.listing.clear(),
-            Event::InitApply(node) => {
-                let read = self.read(&node);
-                self.listing.extend(read.map(|read| (node.name().to_owned(), read)));
+    fn take(&mut self, news: News<WatchedNode>) -> bool {
+        match news {
+            News::List(nodes) => self.take_list(&nodes),
+            News::Applied(node) => {
+                if self.guard.applied(node.name()) {
+                    info!("the API server has all Nodes again");
+                }
+                self.apply(&node)
             }
-            Event::InitDone => {
-                self.table.replace(std::mem::take(&mut self.listing));
-                return true;
+            News::Deleted(node) => {
+                self.guard.deleted(node.name());
+                self.table.remove(node.name())
             }
-            Event::Apply(node) => {
-                return match self.read(&node) {
-                    Some(read) => self.table.set(node.name(), read),
-                    None => self.table.remove(node.name()),
-                };
-            }
-            Event::Delete(node) => return self.table.remove(node.name()),
         }
-        false
+    }
+
+    fn take_list(&mut self, nodes: &[WatchedNode]) -> bool {
+        let present: BTreeSet<String> = nodes.iter().map(|node| node.name().to_owned()).collect();
+        let count = present.len();
+        if let Verdict::Held { missing, known } = self.guard.list(present) {
+            warn!(
+                "the API server lists {count} Nodes where there were {known}, as after a restored backup: the {} it does not \
+                 have are kept. If they are really gone, restart the agent with --trust-empty-lists",
+                missing.len()
+            );
+            for node in nodes {
+                self.apply(node);
+            }
+        } else {
+            let mut leases = Vec::new();
+            for node in nodes {
+                leases.extend(self.read(node).map(|read| (node.name().to_owned(), read)));
+            }
+            self.table.replace(leases);
+        }
+        true
+    }
+
+    fn apply(&mut self, node: &WatchedNode) -> bool {
+        match self.read(node) {
+            Some(read) => self.table.set(node.name(), read),
+            None => self.table.remove(node.name()),
+        }
     }
 
     /// The own Node without annotations was re-created (flannel-defects.md C.4): that is news even though it is no lease,

@@ -25,6 +25,19 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// `v1` Node.
     Node(Node),
+    /// One of these whose fields are not of the API's types: it costs nobody but itself.
+    Malformed(Box<Malformed>),
+}
+
+/// An object that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Which one.
+    pub object: ObjectRef,
+    /// The top-level field, such as `spec`.
+    pub field: &'static str,
+    /// What is wrong inside it, in the parser's words.
+    pub problem: String,
 }
 
 impl Object {
@@ -34,6 +47,7 @@ impl Object {
             Self::Service(service) => (ObjectKind::Service, &service.metadata),
             Self::EndpointSlice(slice) => (ObjectKind::EndpointSlice, &slice.metadata),
             Self::Node(node) => (ObjectKind::Node, &node.metadata),
+            Self::Malformed(malformed) => return malformed.object.clone(),
         };
         let namespace = match (kind, metadata.namespace.as_str()) {
             (ObjectKind::Node, _) => "",

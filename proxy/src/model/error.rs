@@ -55,6 +55,11 @@ pub enum Problem {
         /// The value, cut to [`VALUE_LIMIT`] characters.
         value: String,
     },
+    /// It is not of the type the API gives it.
+    Malformed {
+        /// In the parser's words, cut to [`VALUE_LIMIT`] characters.
+        problem: String,
+    },
 }
 
 /// Characters of a wrong value that are shown; a log line must not grow with the input.
@@ -63,6 +68,10 @@ pub const VALUE_LIMIT: usize = 80;
 impl Problem {
     pub(super) fn invalid(value: impl fmt::Display, allowed: &'static str) -> Self {
         Self::Invalid { value: shown(value), allowed }
+    }
+
+    pub(crate) fn malformed(problem: impl fmt::Display) -> Self {
+        Self::Malformed { problem: shown(problem) }
     }
 
     pub(super) fn duplicate(value: impl fmt::Display) -> Self {
@@ -80,6 +89,7 @@ impl fmt::Display for Problem {
             Self::Missing { allowed } => write!(f, "missing, must be {allowed}"),
             Self::Invalid { value, allowed } => write!(f, "{value:?} is not allowed, must be {allowed}"),
             Self::Duplicate { value } => write!(f, "{value:?} appears twice"),
+            Self::Malformed { problem } => write!(f, "cannot be read: {problem}"),
         }
     }
 }
@@ -104,7 +114,7 @@ impl Check {
     }
 
     /// The whole object is refused.
-    pub(super) fn refuse(&self, field: impl Into<String>, problem: Problem) -> ObjectError {
+    pub(crate) fn refuse(&self, field: impl Into<String>, problem: Problem) -> ObjectError {
         ObjectError { object: self.object.clone(), field: field.into(), problem }
     }
 

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     dataplane::Desired,
     model::{
-        Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, PodCidrs, Service,
-        ServiceName, Warning,
+        Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, PodCidrs, Problem,
+        Service, ServiceName, Warning,
         api::{self, Object},
     },
 };
@@ -125,9 +125,12 @@ impl Planner {
     pub fn replace(&mut self, kind: ObjectKind, objects: impl IntoIterator<Item = Object>) -> Replaced {
         let mut replaced = Replaced::default();
         let mut present = HashSet::new();
-        for object in objects {
+        // Freed together, at the end: what is kept of one would else take the place of the one before, and a large list would never be
+        // given back to the kernel for the sake of small pieces between.
+        let objects: Vec<Object> = objects.into_iter().collect();
+        for object in &objects {
             present.insert(object.reference());
-            match self.put(&object) {
+            match self.put(object) {
                 Ok(warnings) => replaced.warnings.extend(warnings),
                 Err(error) => replaced.rejected.push(error),
             }
@@ -250,6 +253,9 @@ impl Planner {
             Object::Service(service) => self.put_service(service, &mut check),
             Object::EndpointSlice(slice) => self.put_slice(slice, &mut check),
             Object::Node(node) => self.put_node(node, &mut check),
+            Object::Malformed(malformed) => {
+                Err(check.refuse(malformed.field, Problem::malformed(&malformed.problem)))
+            }
         };
         if let Err(error) = outcome {
             self.rejected.insert(reference, error.clone());

@@ -52,6 +52,7 @@ impl Server {
             node_name: "n1".into(),
             annotation_prefix: AnnotationPrefix::default(),
             set_network_unavailable: true,
+            trust_empty_lists: false,
         };
         KubeLeases::new(client(&self.address), config)
     }

@@ -68,6 +68,7 @@ fn a_problem_is_seen_in_the_status() {
             location: "/etc/weft".to_owned(),
             synced: true,
             rejected: vec![RejectedObject { object: "web.yaml".to_owned(), reason: "web.yaml:3: oops".to_owned() }],
+            warnings: vec!["Service: the API server lost 9 of 10".to_owned()],
         }),
     };
     let mut text = String::new();
@@ -78,6 +79,7 @@ fn a_problem_is_seen_in_the_status() {
         "NOT IN SYNC, data plane ebpf",
         "problem: nft is missing",
         "skipped web.yaml: web.yaml:3: oops",
+        "warning: Service: the API server lost 9 of 10",
     ] {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");
     }

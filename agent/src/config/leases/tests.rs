@@ -108,7 +108,10 @@ fn kube_is_the_default_and_flannels_flag_says_the_same() {
         else {
             panic!("not kube")
         };
-        assert_eq!(kube.access, KubeAccess { kubeconfig: Some(files.path("kubeconfig").into()), master: None });
+        assert_eq!(
+            kube.access,
+            KubeAccess { kubeconfig: Some(files.path("kubeconfig").into()), master: None, trust_empty_lists: false }
+        );
         assert_eq!(kube.annotation_prefix.to_string(), "flannel.alpha.coreos.com/");
         assert!(!kube.set_network_unavailable);
     }

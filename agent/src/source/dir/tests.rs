@@ -21,6 +21,7 @@ fn summary(events: &[SourceEvent]) -> Vec<String> {
             SourceEvent::Replace(kind, objects) => format!("{kind} x{}", objects.len()),
             SourceEvent::Change(Change::Apply(object)) => format!("apply {}", object.reference()),
             SourceEvent::Change(Change::Delete(reference)) => format!("delete {reference}"),
+            SourceEvent::Trouble(..) => "trouble".to_owned(),
             SourceEvent::Unreadable(rejected) => {
                 format!("unreadable {:?}", rejected.iter().map(|r| r.reason.as_str()).collect::<Vec<_>>())
             }

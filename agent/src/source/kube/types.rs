@@ -4,8 +4,11 @@ use std::borrow::Cow;
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
-use serde::Deserialize;
-use weft_proxy::model::api::{self, Object};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use weft_proxy::model::{
+    ObjectKind, ObjectRef,
+    api::{self, Object},
+};
 
 /// Implements [`kube::Resource`] for a type with a `metadata` field.
 macro_rules! resource {
@@ -41,9 +44,9 @@ macro_rules! resource {
 pub(super) struct WatchedService {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: api::ServiceSpec,
+    spec: Lenient<api::ServiceSpec>,
     #[serde(default)]
-    status: api::ServiceStatus,
+    status: Lenient<api::ServiceStatus>,
 }
 
 /// `discovery.k8s.io/v1` EndpointSlice, whose fields are not below a `spec`.
@@ -51,11 +54,11 @@ pub(super) struct WatchedService {
 pub(super) struct WatchedEndpointSlice {
     metadata: ObjectMeta,
     #[serde(default, rename = "addressType")]
-    address_type: String,
+    address_type: Lenient<String>,
     #[serde(default)]
-    endpoints: Option<Vec<api::Endpoint>>,
+    endpoints: Lenient<Option<Vec<api::Endpoint>>>,
     #[serde(default)]
-    ports: Option<Vec<api::EndpointPort>>,
+    ports: Lenient<Option<Vec<api::EndpointPort>>>,
 }
 
 /// `v1` Node.
@@ -63,9 +66,34 @@ pub(super) struct WatchedEndpointSlice {
 pub(super) struct WatchedNode {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: api::NodeSpec,
+    spec: Lenient<api::NodeSpec>,
     #[serde(default)]
-    status: api::NodeStatus,
+    status: Lenient<api::NodeStatus>,
+}
+
+/// A part of an object, or why it cannot be read: one object of a strange shape must not make a whole list unreadable.
+#[derive(Clone, Debug)]
+struct Lenient<T>(Result<T, String>);
+
+impl<T: Default> Default for Lenient<T> {
+    fn default() -> Self {
+        Self(Ok(T::default()))
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Whole JSON first, so that the parser stands behind it whatever the type makes of it.
+        let value = serde_json::Value::deserialize(deserializer)?;
+        Ok(Self(T::deserialize(value).map_err(|error| error.to_string())))
+    }
+}
+
+impl<T> Lenient<T> {
+    /// The part, which is the field `field`.
+    fn read(self, field: &'static str) -> Result<T, (&'static str, String)> {
+        self.0.map_err(|problem| (field, problem))
+    }
 }
 
 resource!(WatchedService, "Service", "", "services", NamespaceResourceScope);
@@ -81,26 +109,69 @@ fn metadata(metadata: ObjectMeta) -> api::Metadata {
     }
 }
 
+/// The object, or which one it would have been and what is wrong with it.
+fn whole(kind: ObjectKind, metadata: ObjectMeta, object: impl FnOnce(api::Metadata) -> Read) -> Object {
+    let metadata = self::metadata(metadata);
+    let reference =
+        ObjectRef { kind, namespace: metadata.namespace.as_str().into(), name: metadata.name.as_str().into() };
+    object(metadata).unwrap_or_else(|(field, problem)| {
+        Object::Malformed(Box::new(api::Malformed { object: reference, field, problem }))
+    })
+}
+
+/// An object, or the field that cannot be read and why.
+type Read = Result<Object, (&'static str, String)>;
+
 impl From<WatchedService> for Object {
     fn from(watched: WatchedService) -> Self {
-        api::Service { metadata: metadata(watched.metadata), spec: watched.spec, status: watched.status }.into()
+        whole(ObjectKind::Service, watched.metadata, |metadata| {
+            let (spec, status) = (watched.spec.read("spec")?, watched.status.read("status")?);
+            Ok(api::Service { metadata, spec, status }.into())
+        })
     }
 }
 
 impl From<WatchedEndpointSlice> for Object {
     fn from(watched: WatchedEndpointSlice) -> Self {
-        api::EndpointSlice {
-            metadata: metadata(watched.metadata),
-            address_type: watched.address_type,
-            endpoints: watched.endpoints.unwrap_or_default(),
-            ports: watched.ports.unwrap_or_default(),
-        }
-        .into()
+        whole(ObjectKind::EndpointSlice, watched.metadata, |metadata| {
+            let address_type = watched.address_type.read("addressType")?;
+            let endpoints = watched.endpoints.read("endpoints")?.unwrap_or_default();
+            let ports = watched.ports.read("ports")?.unwrap_or_default();
+            Ok(api::EndpointSlice { metadata, address_type, endpoints, ports }.into())
+        })
     }
 }
 
 impl From<WatchedNode> for Object {
     fn from(watched: WatchedNode) -> Self {
-        api::Node { metadata: metadata(watched.metadata), spec: watched.spec, status: watched.status }.into()
+        whole(ObjectKind::Node, watched.metadata, |metadata| {
+            let (spec, status) = (watched.spec.read("spec")?, watched.status.read("status")?);
+            Ok(api::Node { metadata, spec, status }.into())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(service: serde_json::Value) -> Object {
+        serde_json::from_value::<WatchedService>(service).unwrap().into()
+    }
+
+    #[test]
+    fn a_malformed_object_is_still_an_object() {
+        let Object::Service(service) = read(json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.0.1"}}))
+        else {
+            panic!("not read")
+        };
+        assert_eq!(service.metadata.name, "web");
+        let malformed = read(json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {"ports": "eighty"}}));
+        assert_eq!(malformed.reference().to_string(), "Service a/web");
+        let Object::Malformed(malformed) = malformed else { panic!("{malformed:?}") };
+        assert_eq!(malformed.field, "spec");
+        assert!(malformed.problem.contains("eighty"), "{}", malformed.problem);
     }
 }

@@ -15,6 +15,7 @@ fn kinds(text: &str) -> Vec<(u64, &'static str)> {
                 Object::Service(_) => "Service",
                 Object::EndpointSlice(_) => "EndpointSlice",
                 Object::Node(_) => "Node",
+                Object::Malformed(_) => "Malformed",
             };
             (*line, kind)
         })

@@ -8,6 +8,7 @@ fn labelled(mut object: Object, key: &str, value: &str) -> Object {
         Object::Service(service) => &mut service.metadata.labels,
         Object::EndpointSlice(slice) => &mut slice.metadata.labels,
         Object::Node(node) => &mut node.metadata.labels,
+        Object::Malformed(_) => unreachable!("not made by these tests"),
     };
     labels.insert(key.to_owned(), value.to_owned());
     object

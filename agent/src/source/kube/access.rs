@@ -1,0 +1,54 @@
+//! The way to the API server: kubeconfig, `--master`, or a pod's service account.
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::config::KubeAccess;
+
+/// The API server cannot be named. Not about whether it answers: that is waited for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccessError {
+    /// The kubeconfig file is unusable.
+    #[error("kubeconfig {path}: {source}")]
+    Kubeconfig {
+        path: String,
+        #[source]
+        source: kube::config::KubeconfigError,
+    },
+    /// There is no kubeconfig, and this is no pod.
+    #[error("no --kubeconfig is given, and this is no pod with a service account: {0}")]
+    InCluster(#[source] kube::config::InClusterError),
+    /// `--master` is no URL.
+    #[error("--master: {value:?}: must be a URL such as https://192.0.2.1:6443: {source}")]
+    Master {
+        value: String,
+        #[source]
+        source: axum::http::uri::InvalidUri,
+    },
+    /// TLS set-up failed.
+    #[error("API client: {0}")]
+    Client(#[source] kube::Error),
+}
+
+/// A client for the configured API server, and its URL.
+///
+/// # Errors
+/// The access is not usable; see [`AccessError`].
+pub(crate) async fn connect(access: &KubeAccess) -> Result<(Client, String), AccessError> {
+    let mut config = match &access.kubeconfig {
+        Some(path) => {
+            let wrong = |source| AccessError::Kubeconfig { path: path.display().to_string(), source };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrong)?
+        }
+        None if access.master.is_some() => Config::new(axum::http::Uri::from_static("http://localhost")),
+        None => Config::incluster().map_err(AccessError::InCluster)?,
+    };
+    if let Some(master) = &access.master {
+        config.cluster_url = master.parse().map_err(|source| AccessError::Master { value: master.clone(), source })?;
+    }
+    let url = config.cluster_url.to_string();
+    Ok((Client::try_from(config).map_err(AccessError::Client)?, url))
+}
