@@ -43,7 +43,8 @@ pub use place::{Background, Place};
 pub use pod::Pod;
 pub use run::{Run, down, leftovers, remove};
 pub use status::{
-    EndpointStatus, NodeStatus, OverlayStatus, PeerStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus,
+    EndpointStatus, HealthCheckStatus, MapStatus, NodeStatus, OverlayStatus, ParameterStatus, PeerStatus, ProxyStatus,
+    RejectedObject, ServiceStatus, SourceStatus,
 };
 pub use traffic::{
     Answers, Failure, Followed, Follower, Hold, HoldReport, Load, LoadReport, Protocol, Request, Running, Seen, Server,

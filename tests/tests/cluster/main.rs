@@ -1,10 +1,16 @@
 //! Clusters with real agents and real packets.
 
 mod fixture;
+mod health_checks;
 mod kube;
 mod leases;
+mod limits;
 mod modes;
 mod network;
+mod node_settings;
 mod operation;
 mod resilience;
+mod second_line;
 mod services;
+mod single;
+mod takeover;
