@@ -1,8 +1,29 @@
 //! The command line: names, defaults and help texts. Values are checked in `config`, all together.
 
+mod given;
+
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub(crate) use given::{DEPRECATED, Given, GivenBy, GivenFlag, REFUSED, SERVERS_AND_LOG, WITHOUT_EFFECT};
+
+/// Reads the command line; ends the program with code 2 if it is wrong, with 0 after `--help` and `--version`.
+pub(crate) fn parse() -> Cli {
+    let arguments = std::env::args_os().map(|argument| match argument.into_string() {
+        Ok(text) => given::spelled_out(text).into(),
+        Err(argument) => argument,
+    });
+    let matches = command().get_matches_from(arguments);
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The whole command line.
+pub(crate) fn command() -> clap::Command {
+    ["agent", "cleanup"]
+        .into_iter()
+        .fold(Cli::command(), |command, verb| command.mut_subcommand(verb, given::with_flannels_environment))
+}
 
 /// Weft: pod network and Service load balancing of a Kubernetes node, in one agent.
 #[derive(Parser, Debug)]
@@ -26,11 +47,25 @@ pub(crate) enum Command {
     Services(ServicesArgs),
     /// Remove everything Weft put on this node. Pod traffic and Services stop working.
     Cleanup(Box<AgentArgs>),
+    /// Print the version.
+    Version(VersionArgs),
+    /// Print the completion script of a shell: `source <(weft completion bash)`.
+    Completion {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Flags of `weft agent`. Those shared with kube-proxy and flanneld keep their names and meaning.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct AgentArgs {
+    // First, since reading the others takes their values away.
+    #[command(flatten)]
+    pub(crate) given: Given,
+    #[command(flatten)]
+    pub(crate) instead: InsteadArgs,
+
     /// Parts to run, a comma list of overlay, proxy, cni.
     #[arg(long, value_name = "LIST", default_value = "overlay,proxy,cni")]
     pub(crate) components: String,
@@ -58,6 +93,44 @@ pub(crate) struct AgentArgs {
     pub(crate) leases: LeaseArgs,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
+}
+
+/// What to do instead of running.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Instead of running")]
+pub(crate) struct InsteadArgs {
+    /// Check the configuration, print it with where each value comes from, and end.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+
+    /// How to print it.
+    #[arg(short, long, value_name = "yaml|json", default_value = "yaml")]
+    pub(crate) output: ConfigFormat,
+
+    /// Write the effective KubeProxyConfiguration to a file, and end.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_config_to: Option<PathBuf>,
+
+    /// The same as `weft cleanup`.
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+}
+
+/// How `--print-config` prints.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConfigFormat {
+    /// With comments.
+    Yaml,
+    /// For programs.
+    Json,
+}
+
+/// Flags of `weft version`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct VersionArgs {
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Output,
 }
 
 /// How to reach the API server.

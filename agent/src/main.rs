@@ -30,5 +30,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status(&args),
         Command::Services(args) => commands::services(&args),
         Command::Cleanup(args) => app::cleanup(&args),
+        Command::Version(args) => commands::version(&args),
+        Command::Completion { shell } => commands::completion(shell),
     }
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod print;
+pub(crate) mod print_config;
 mod table;
 
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    cli::{Output, QueryArgs, ServicesArgs},
+    cli::{self, Output, QueryArgs, ServicesArgs, VersionArgs},
     status::{ServiceStatus, Status},
 };
 
@@ -32,6 +33,22 @@ pub(crate) fn services(args: &ServicesArgs) -> ExitCode {
         (Some(name), true) => Err(format!("Service {name} is not known here (or has no port that Weft serves)")),
         _ => print::services(services, out).map_err(|error| error.to_string()),
     })
+}
+
+/// `weft version`.
+pub(crate) fn version(args: &VersionArgs) -> ExitCode {
+    let version = env!("CARGO_PKG_VERSION");
+    match args.output {
+        Output::Table => write_out(&format!("weft {version}\n")),
+        Output::Json => write_out(&format!("{:#}\n", serde_json::json!({ "version": version }))),
+    }
+}
+
+/// `weft completion SHELL`.
+pub(crate) fn completion(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::command(), "weft", &mut script);
+    write_out(&String::from_utf8_lossy(&script))
 }
 
 fn query<T: DeserializeOwned + Serialize, E: ToString>(
@@ -60,7 +77,7 @@ fn query<T: DeserializeOwned + Serialize, E: ToString>(
 }
 
 /// Writes to standard output; a reader that went away (`weft services | head`) is no failure.
-fn write_out(text: &str) -> ExitCode {
+pub(crate) fn write_out(text: &str) -> ExitCode {
     use std::io::{ErrorKind, Write};
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

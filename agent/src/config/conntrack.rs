@@ -60,7 +60,7 @@ pub(super) fn read(args: &ConntrackArgs, file: &KubeProxyFile, mistakes: &mut Mi
 }
 
 /// A duration as Go writes it, to the millisecond: `24h0m0s`, `1.5h`, `90s`, `250ms`, `0`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -1,21 +1,29 @@
 //! Configuration: flags and files, checked once into an immutable [`Config`]; all mistakes are reported together.
 
 mod conntrack;
+mod document;
+mod fields;
 mod kube_proxy;
 mod leases;
 mod overlay;
 mod packets;
 mod parts;
 mod proxy;
+mod servers;
+mod settings;
 
 use std::{fmt, fs, path::Path};
 
-use crate::cli::{AgentArgs, PathArgs};
+use crate::cli::{AgentArgs, PathArgs, REFUSED};
+pub(crate) use fields::{Effect, FIELDS, Kind};
 use kube_proxy::KubeProxyFile;
 pub(crate) use leases::SubnetManager;
 pub(crate) use overlay::OverlayConfig;
 pub(crate) use parts::{Components, KubeAccess, SourceKind};
 pub(crate) use proxy::{NodePortAddresses, ProxyConfig, ProxyMode};
+pub(crate) use servers::{LogConfig, ServersConfig};
+use settings::KubeProxyDocument;
+pub(crate) use settings::{Origin, Settings, insert};
 
 /// Everything the agent was asked to do, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +38,18 @@ pub(crate) struct Config {
     pub(crate) proxy: ProxyConfig,
     /// Pod network; `None` when the component is off.
     pub(crate) overlay: Option<OverlayConfig>,
+    /// Health and metrics.
+    pub(crate) servers: ServersConfig,
+    /// The log.
+    pub(crate) log: LogConfig,
+    /// How unlike the kernel is to end the agent, -1000 to 1000.
+    pub(crate) oom_score_adj: i64,
     /// Where files go.
     pub(crate) paths: PathArgs,
+    /// The effective KubeProxyConfiguration, each value with where it came from.
+    pub(crate) settings: Settings,
+    /// What is no mistake, but worth to be said once.
+    pub(crate) notices: Vec<String>,
 }
 
 /// One mistake in the configuration: where, which value, what is wrong with it.
@@ -57,12 +75,25 @@ impl fmt::Display for Mistake {
 
 /// Collects mistakes while values are read, so that one does not hide the next.
 #[derive(Debug, Default)]
-pub(crate) struct Mistakes(Vec<Mistake>);
+pub(crate) struct Mistakes {
+    list: Vec<Mistake>,
+    notices: Vec<String>,
+}
 
 impl Mistakes {
     /// Notes a mistake.
     pub(crate) fn add(&mut self, origin: impl Into<String>, value: impl ToString, problem: impl Into<String>) {
-        self.0.push(Mistake { origin: origin.into(), value: value.to_string(), problem: problem.into() });
+        self.list.push(Mistake { origin: origin.into(), value: value.to_string(), problem: problem.into() });
+    }
+
+    /// Notes what is no mistake, but worth to be said once.
+    pub(crate) fn notice(&mut self, text: impl Into<String>) {
+        self.notices.push(text.into());
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.list.len()
     }
 
     /// The value, or its error noted.
@@ -78,23 +109,49 @@ impl Config {
     /// All mistakes; nothing on the node was changed.
     pub(crate) fn load(args: &AgentArgs) -> Result<Self, Vec<Mistake>> {
         let mut mistakes = Mistakes::default();
-        let file = args.proxy.kube_proxy_config.as_deref().and_then(|path| KubeProxyFile::read(path, &mut mistakes));
-        let file = file.unwrap_or_default();
+        let path = args.proxy.kube_proxy_config.as_deref();
+        let document = path.and_then(|path| KubeProxyDocument::read(path, &mut mistakes)).unwrap_or_default();
+        let mut settings = Settings::resolve(&args.given, &document, &mut mistakes);
+        refuse(args, &mut mistakes);
+        let servers = servers::read(&args.given, &mut settings, &mut mistakes);
+        let log = servers::log(&settings, &mut mistakes);
+        let file = KubeProxyFile::of(document);
 
         let components = mistakes.check("--components", &args.components, Components::parse(&args.components));
         // With a mistake in the list all parts are checked, so that their mistakes are not hidden.
         let components = components.unwrap_or(Components::ALL);
         let access = kube_access(args, &file);
         let source = source(args, access.clone(), &mut mistakes);
-        let node_name = node_name(args, &file, &mut mistakes);
+        let node_name = node_name(args, &file, &mut settings, &mut mistakes);
         let proxy = proxy::read(args, &file, &mut mistakes);
         let overlay = if components.overlay { overlay::read(args, access, &mut mistakes) } else { None };
 
-        match (source, node_name, proxy, overlay) {
-            (Some(source), Some(node_name), Some(proxy), overlay) if mistakes.0.is_empty() => {
-                Ok(Self { node_name, components, source, proxy, overlay, paths: args.paths.clone() })
+        match (source, node_name, proxy, servers, overlay) {
+            (Some(source), Some(node_name), Some(proxy), Some(servers), overlay) if mistakes.list.is_empty() => {
+                Ok(Self {
+                    node_name,
+                    components,
+                    source,
+                    proxy,
+                    overlay,
+                    servers,
+                    log,
+                    oom_score_adj: settings.whole("oomScoreAdj"),
+                    paths: args.paths.clone(),
+                    settings,
+                    notices: mistakes.notices,
+                })
             }
-            _ => Err(mistakes.0),
+            _ => Err(mistakes.list),
+        }
+    }
+}
+
+/// Flags of what Weft does not have.
+fn refuse(args: &AgentArgs, mistakes: &mut Mistakes) {
+    for (name, _, why) in REFUSED {
+        if let Some(value) = args.given.value(name) {
+            mistakes.add(format!("--{name}"), value, *why);
         }
     }
 }
@@ -124,24 +181,36 @@ fn source(args: &AgentArgs, access: KubeAccess, mistakes: &mut Mistakes) -> Opti
 }
 
 /// kube-proxy's rule (14.1), with flannel's `NODE_NAME` in between.
-fn node_name(args: &AgentArgs, file: &KubeProxyFile, mistakes: &mut Mistakes) -> Option<String> {
-    if let Some(name) = &args.hostname_override {
-        let name = name.trim().to_lowercase();
-        if name.is_empty() {
-            mistakes.add("--hostname-override", "", "must not be empty");
-            return None;
-        }
-        return Some(name);
-    }
-    let from_file = file.hostname_override.clone().filter(|name| !name.is_empty());
-    let from_environment = || std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+fn node_name(
+    args: &AgentArgs,
+    file: &KubeProxyFile,
+    settings: &mut Settings,
+    mistakes: &mut Mistakes,
+) -> Option<String> {
+    let field = "hostnameOverride";
+    let from_file = file.hostname_override.clone().filter(|name| !name.trim().is_empty());
+    let from_environment = || std::env::var("NODE_NAME").ok().filter(|name| !name.trim().is_empty());
     let from_host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = from_file.or_else(from_environment).or_else(from_host).unwrap_or_default();
+    let (name, origin) = if let Some(name) = &args.hostname_override {
+        (name.clone(), settings.get(field).origin.clone())
+    } else if let Some(name) = from_file {
+        (name, settings.get(field).origin.clone())
+    } else if let Some(name) = from_environment() {
+        (name, Origin::Environment("NODE_NAME".to_owned()))
+    } else {
+        (from_host().unwrap_or_default(), Origin::Detected("name of the host"))
+    };
     let name = name.trim().to_lowercase();
     if name.is_empty() {
-        mistakes.add("--hostname-override", "", "the host has no name; give the node's name here");
+        let problem = if args.hostname_override.is_some() {
+            "must not be empty"
+        } else {
+            "the host has no name; give the node's name here"
+        };
+        mistakes.add("--hostname-override", "", problem);
         return None;
     }
+    settings.set(field, name.clone(), origin);
     Some(name)
 }
 
@@ -155,5 +224,7 @@ fn comma_list(text: &str) -> Vec<String> {
     text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -124,8 +124,8 @@ fn mistakes_in_the_kube_proxy_file_name_file_field_and_value() {
     assert_eq!(
         mistakes,
         [
-            format!("{path}: apiVersion: \"v1\": must be kubeproxy.config.k8s.io/v1alpha1"),
-            format!("{path}: mode: \"7\": must be a string"),
+            format!("{path}:1: apiVersion: \"v1\": must be kubeproxy.config.k8s.io/v1alpha1"),
+            format!("{path}:3: mode: \"7\": must be a string"),
         ]
     );
 }
