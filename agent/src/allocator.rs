@@ -14,11 +14,8 @@ const KEEP_BYTES: i32 = 128 * 1024;
 /// To be called before there is a second thread.
 #[cfg(target_env = "gnu")]
 pub(crate) fn configure() {
-    let settings = [
-        (libc::M_ARENA_MAX, ARENAS),
-        (libc::M_TRIM_THRESHOLD, KEEP_BYTES),
-        (libc::M_MMAP_THRESHOLD, KEEP_BYTES),
-    ];
+    let settings =
+        [(libc::M_ARENA_MAX, ARENAS), (libc::M_TRIM_THRESHOLD, KEEP_BYTES), (libc::M_MMAP_THRESHOLD, KEEP_BYTES)];
     for (parameter, value) in settings {
         // SAFETY: changes numbers of the allocator, while no other thread allocates. What it refuses stays as it was.
         unsafe { libc::mallopt(parameter, value) };

@@ -144,6 +144,11 @@ pub(crate) struct KubeArgs {
     /// URL of the API server; overrides the one in the kubeconfig file.
     #[arg(long, value_name = "URL", alias = "kube-api-url")]
     pub(crate) master: Option<String>,
+
+    /// Believe the API server also when a list has lost more than half of all Services, EndpointSlices or Nodes at once, as
+    /// after a restored backup. Without it those are kept, with a warning, until they are back or deleted one by one.
+    #[arg(long)]
+    pub(crate) trust_empty_lists: bool,
 }
 
 /// Services.

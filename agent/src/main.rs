@@ -2,6 +2,7 @@
 //!
 //! Parses and exits; [`app`] wires the agent, [`commands`] talks to a running one.
 
+mod allocator;
 mod app;
 mod cgroup;
 mod cli;
@@ -20,13 +21,14 @@ mod status;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Agent(args) => app::main(&args),
+    match cli::parse().command {
+        Command::Agent(args) => {
+            allocator::configure();
+            app::main(&args)
+        }
         Command::Status(args) => commands::status(&args),
         Command::Services(args) => commands::services(&args),
         Command::Cleanup(args) => app::cleanup(&args),

@@ -160,6 +160,7 @@ fn kube_access(args: &AgentArgs, file: &KubeProxyFile) -> KubeAccess {
     KubeAccess {
         kubeconfig: args.kube.kubeconfig.clone().or_else(|| file.kubeconfig.clone()),
         master: args.kube.master.clone(),
+        trust_empty_lists: args.kube.trust_empty_lists,
     }
 }
 
