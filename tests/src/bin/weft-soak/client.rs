@@ -161,7 +161,7 @@ fn parse_address(line: &str) -> io::Result<SocketAddr> {
 }
 
 /// `service frontend 4|6 start end address|kind`.
-fn print(seen: &Observation) -> String {
+pub(crate) fn print(seen: &Observation) -> String {
     let frontend = Frontend::ALL.iter().position(|frontend| *frontend == seen.frontend).unwrap_or(0);
     let outcome = match &seen.outcome {
         Outcome::Reached(address) => address.to_string(),

@@ -51,6 +51,8 @@ fn builder(mode: &str) -> weft_tests::ClusterBuilder {
         .dual_stack()
         .without_agents()
         .agent_flag("--proxy-mode", mode)
+        // So that sockets' connections, which need no translation, do not get one on their way to the backends.
+        .agent_flag("--ip-masq", "false")
         .agent_flag("--cluster-cidr", "10.244.0.0/16,2001:db8:42::/56")
         .agent_flag("--nodeport-addresses", "192.0.2.0/24,2001:db8::/64")
         // Little room, so that an element that is lost is missed soon.
@@ -83,7 +85,9 @@ impl Stage {
         shell(
             node,
             &format!(
+                // What the node refuses it says each time, and not once a second.
                 "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+                 sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
                  ip -6 address add fe80::1/64 dev backends nodad
                  ip -6 route add {LINK_V6} dev backends
                  ip route add {BACKENDS_V4} via {LINK_V4} dev backends
@@ -96,6 +100,7 @@ impl Stage {
         // unreachable say so once a second only.
         let wire = Netns::open(Path::new("/run/netns").join(cluster.run().netns("wire")))?;
         let script = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+             ip route add 10.244.0.0/16 via 192.0.2.1; ip -6 route add 2001:db8:42::/56 via 2001:db8::1
              sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
              ip route add default dev wire; ip -6 route add default dev wire
              nft 'add table inet soak; add chain inet soak forward { type filter hook forward priority 0; }'

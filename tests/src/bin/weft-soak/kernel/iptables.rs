@@ -14,12 +14,27 @@ pub(super) fn facts(node: &Node) -> Result<BTreeSet<String>> {
     for program in ["iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"] {
         let text = node.run(program, &[])?;
         let mut table = "";
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
+        for line in text.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 table = name;
             }
-            facts.insert(format!("{program} {table} {line}"));
+            // Others' chains stand apart, and their rules.
+            if line.contains("KUBE-") {
+                facts.insert(format!("{program} {table} {}", meaning(line)));
+            }
         }
     }
     Ok(facts)
+}
+
+/// Without counters, and without whose turn it is first: both are history.
+fn meaning(line: &str) -> String {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    if line.starts_with(':') {
+        words.truncate(1);
+    }
+    while let Some(at) = words.iter().position(|word| *word == "--packet") {
+        words.drain(at..(at + 2).min(words.len()));
+    }
+    words.join(" ")
 }
