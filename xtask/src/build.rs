@@ -34,6 +34,9 @@ pub(crate) fn programs(profile: Profile) -> Result<PathBuf> {
 /// Builds the programs that tests put into container images: without libraries, so for musl. Unoptimised.
 pub(crate) fn static_programs() -> Result<()> {
     let mut cargo = step::cargo();
-    cargo.args(["build", "-p", "weft-tests", "--bin", "weft-testkit", "--target", &setup::static_target()]);
-    step::run("build the program of the tests' container image", &mut cargo)
+    cargo.args(["build", "--target", &setup::static_target()]);
+    for (package, program) in [("weft", "weft"), ("weft-cni", "weft-cni"), ("weft-tests", "weft-testkit")] {
+        cargo.args(["-p", package, "--bin", program]);
+    }
+    step::run("build the programs of the tests' container images", &mut cargo)
 }

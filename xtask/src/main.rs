@@ -6,7 +6,9 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod image;
 mod setup;
+mod soak;
 mod step;
 mod test;
 mod workspace;
@@ -35,6 +37,10 @@ enum Verb {
     Check,
     /// Measure, always as a ratio to the same path without Weft.
     Bench(bench::Bench),
+    /// Change Services at random under traffic, as in two days, and look for anything wrong.
+    Soak(soak::Soak),
+    /// Build the container image, as an archive; no daemon is needed.
+    Image(image::Image),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Verb::Test(test) => test.run(),
         Verb::Check => check::check(),
         Verb::Bench(bench) => bench.run(),
+        Verb::Soak(soak) => soak.run(),
+        Verb::Image(image) => image.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,7 +49,7 @@ const LLVM: &str = "/usr/lib/llvm-22";
 pub(crate) fn setup() -> Result<()> {
     let components = missing_components()?;
     let targets = missing_targets(&[&static_target()])?;
-    let packages = missing_packages();
+    let packages = missing_packages(&PACKAGES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     let linker = !bpf_linker_is_there();
     if !packages.is_empty() {
         install_packages(&packages)?;
@@ -118,16 +118,28 @@ fn install_targets(targets: &[String]) -> Result<()> {
     )
 }
 
-fn missing_packages() -> Vec<&'static str> {
-    let names = PACKAGES.iter().map(|(name, _)| *name);
+/// Installs what is missing of packages that only some work needs.
+pub(crate) fn packages(wanted: &[&str]) -> Result<()> {
+    let missing = missing_packages(wanted);
+    if missing.is_empty() { Ok(()) } else { install_packages(&missing) }
+}
+
+/// Installs the standard library of the pinned toolchain for `target`, if need be.
+pub(crate) fn target(target: &str) -> Result<()> {
+    let missing = missing_targets(&[target])?;
+    if missing.is_empty() { Ok(()) } else { install_targets(&missing) }
+}
+
+fn missing_packages<'a>(wanted: &[&'a str]) -> Vec<&'a str> {
     let mut query = Command::new("dpkg-query");
-    query.args(["-W", "-f=${Package} ${db:Status-Abbrev}\n"]).args(names.clone()).env("LC_ALL", "C");
+    query.args(["-W", "-f=${Package} ${db:Status-Abbrev}\n"]).args(wanted).env("LC_ALL", "C");
     // It fails when one package is unknown, and still lists the others.
     let listing = query.output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let installed = |name: &str| listing.lines().any(|line| line.trim_end() == format!("{name} ii"));
     // kubectl comes from many places, and two packages cannot own /usr/bin/kubectl.
-    let elsewhere = |name: &str| name == KUBECTL && step::output(Command::new("kubectl").args(["version", "--client"])).is_some();
-    names.filter(|name| !installed(name) && !elsewhere(name)).collect()
+    let elsewhere =
+        |name: &str| name == KUBECTL && step::output(Command::new("kubectl").args(["version", "--client"])).is_some();
+    wanted.iter().copied().filter(|name| !installed(name) && !elsewhere(name)).collect()
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {

@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::{
     build::{self, Profile},
+    image::Image,
     step,
 };
 
@@ -30,6 +31,7 @@ impl Test {
         build::programs(Profile::Dev)?;
         if !self.quick {
             build::static_programs()?;
+            Image::for_tests().run()?;
         }
         let mut cargo = step::cargo();
         cargo.args(["test", "--no-fail-fast"]);

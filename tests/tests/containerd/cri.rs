@@ -22,7 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Values of `NamespaceMode`.
 pub(crate) const POD_NAMESPACE: i32 = 0;
-pub(crate) const CONTAINER_NAMESPACE: i32 = 1;
+const CONTAINER_NAMESPACE: i32 = 1;
 pub(crate) const NODE_NAMESPACE: i32 = 2;
 
 /// A connection to containerd; calls may be made from several threads.
@@ -44,6 +44,8 @@ pub(crate) struct PodSpec {
     /// In the node's network, without calling any plugin.
     pub(crate) host_network: bool,
     pub(crate) privileged: bool,
+    /// Where containers write the log files they name; empty: nowhere.
+    pub(crate) log_directory: String,
 }
 
 impl PodSpec {
@@ -173,6 +175,7 @@ impl Cri {
                 attempt: 0,
             }),
             hostname: if spec.host_network { String::new() } else { spec.name.clone() },
+            log_directory: spec.log_directory.clone(),
             port_mappings: spec.ports.clone(),
             annotations: spec.annotations.clone(),
             linux: Some(LinuxPodSandboxConfig {

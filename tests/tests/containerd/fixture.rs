@@ -2,20 +2,35 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
 };
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Answers, Cluster, Node, Request, eventually, secs};
+use weft_tests::{Answers, Cluster, Node, Pod, Request, SlicePort, eventually, secs};
 
 use crate::{
     cri::{Cri, PodSpec, Sandbox, container},
     daemon::Containerd,
-    image::{self, POD_IMAGE, SANDBOX_PORT, TESTKIT},
+    image::{self, POD_IMAGE, SANDBOX_PORT, TESTKIT, WEFT_IMAGE},
 };
 
 /// Port of the containers' server.
 pub(crate) const PORT: u16 = 8080;
+
+/// The ClusterIP of the Service `web`.
+pub(crate) const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), 80);
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  type: ClusterIP
+  clusterIP: 10.96.0.10
+  clusterIPs: [10.96.0.10]
+  ipFamilies: [IPv4]
+  ports:
+  - {name: http, protocol: TCP, port: 80, targetPort: 8080}
+";
 
 /// What a test gets.
 pub(crate) struct Fixture {
@@ -26,7 +41,22 @@ pub(crate) struct Fixture {
 
 /// Runs a test with it; its failure comes with the ends of containerd's and the agent's log.
 pub(crate) fn with_containerd(test: impl FnOnce(&mut Fixture) -> Result<()>) -> Result<()> {
-    let mut fixture = Fixture::start()?;
+    let fixture = Fixture::start()?;
+    fixture.cluster.start_agents()?;
+    eventually(secs(30), || fixture.cri.network_ready()).with_context(|| fixture.containerd.failure_context())?;
+    judge(fixture, test)
+}
+
+/// The same, but containerd's node has no agent yet, and containerd has the agent's image.
+pub(crate) fn with_image(test: impl FnOnce(&mut Fixture) -> Result<()>) -> Result<()> {
+    let fixture = Fixture::start()?;
+    fixture.cluster.node(2).agent().start()?;
+    fixture.cluster.node(2).agent().wait_ready(secs(30))?;
+    fixture.import(&image::weft()?, WEFT_IMAGE)?;
+    judge(fixture, test)
+}
+
+fn judge(mut fixture: Fixture, test: impl FnOnce(&mut Fixture) -> Result<()>) -> Result<()> {
     if let Err(error) = test(&mut fixture) {
         let agent = fixture.node().agent().log_tail();
         return Err(error.context(format!("{}\nagent:\n{agent}", fixture.containerd.failure_context())));
@@ -46,17 +76,15 @@ impl Fixture {
         let containerd = Containerd::start(node, POD_IMAGE)?;
         let cri = Cri::connect(&containerd.socket(), cgroup_parent(node)?)?;
         let fixture = Self { containerd, cri, cluster };
-        fixture.set_up().with_context(|| fixture.containerd.failure_context())?;
+        ensure!(fixture.cri.network_ready().is_err(), "the network is ready before the agent ran");
+        fixture.import(&image::write(&fixture.containerd.images())?, POD_IMAGE)?;
         Ok(fixture)
     }
 
-    fn set_up(&self) -> Result<()> {
-        ensure!(self.cri.network_ready().is_err(), "the network is ready before the agent ran");
-        self.cluster.start_agents()?;
-        self.containerd.import(&image::write(&self.containerd.images())?)?;
-        // containerd tells CRI of the image, and sees the agent's conflist, a moment later.
-        eventually(secs(30), || self.cri.has_image(POD_IMAGE))?;
-        eventually(secs(30), || self.cri.network_ready())?;
+    /// Imports an image, and waits until CRI knows it, to which containerd tells it later.
+    fn import(&self, archive: &Path, name: &str) -> Result<()> {
+        self.containerd.import(archive)?;
+        eventually(secs(30), || self.cri.has_image(name)).with_context(|| self.containerd.failure_context())?;
         Ok(())
     }
 
@@ -103,8 +131,35 @@ impl Fixture {
         Ok(())
     }
 
+    /// Makes the Service `web`, at [`VIP`], with these endpoints, and waits until the node's agent knows.
+    pub(crate) fn serve_web(&self, far: &Pod, near: &CriPod) -> Result<()> {
+        let manifests = self.cluster.manifests();
+        manifests.apply("web.yaml", SERVICE)?;
+        manifests.endpoints("web", &[SlicePort::new("http", "TCP", PORT)], &[far])?;
+        manifests.apply("near.yaml", &slice_of(near, self.node().name()))?;
+        eventually(secs(20), || {
+            let services = self.node().agent().services()?;
+            let endpoints = services.first().map_or(0, |service| service.endpoints.len());
+            ensure!(endpoints == 2, "{endpoints} endpoints: {services:?}");
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Makes requests to [`VIP`] from inside a container, and sees to it that both endpoints answer half of them.
+    pub(crate) fn balanced(&self, container: &str) -> Result<Answers> {
+        let answers = self.request_in(container, &Request::tcp(VIP).count(40).parallel(4))?.all_good()?;
+        ensure!(answers.counts() == "far 20, near 20", "{}", answers.counts());
+        Ok(answers)
+    }
+
     /// That nothing of any pod is left on the node.
     pub(crate) fn nothing_left(&self) -> Result<()> {
+        self.nothing_left_but(0)
+    }
+
+    /// The same, but for pods in the host's network.
+    pub(crate) fn nothing_left_but(&self, host_pods: usize) -> Result<()> {
         let node = self.node();
         let links = node.run("ip", &["-o", "link", "show", "type", "veth"])?;
         let veths: Vec<&str> = links.lines().filter(|line| !line.contains(" eth0@")).collect();
@@ -119,7 +174,7 @@ impl Fixture {
         let namespaces = self.containerd.network_namespaces()?;
         ensure!(namespaces.is_empty(), "network namespaces are left: {namespaces:?}");
         let shims = self.containerd.shims()?;
-        ensure!(shims.is_empty(), "shims are left: {shims:?}");
+        ensure!(shims.len() == host_pods, "shims are left: {shims:?}");
         Ok(())
     }
 
@@ -154,6 +209,27 @@ impl CriPod {
     pub(crate) fn probe(&self) -> Result<Request> {
         Ok(Request::tcp(self.socket(SANDBOX_PORT)?))
     }
+}
+
+/// An EndpointSlice of `web` with this pod, beside the one that the kit writes for its pods.
+fn slice_of(pod: &CriPod, node: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-containerd
+  namespace: default
+  labels: {{kubernetes.io/service-name: web}}
+addressType: IPv4
+ports:
+- {{name: http, protocol: TCP, port: {PORT}}}
+endpoints:
+- addresses: [\"{}\"]
+  nodeName: {node}
+  conditions: {{ready: true}}
+",
+        pod.address
+    )
 }
 
 /// Where runc makes the pods' cgroups: below the node's, so that the agent's socket programs apply.

@@ -1,4 +1,4 @@
-//! The image of the tests' pods: one layer with one static program, `weft-testkit`.
+//! The images of the tests: that of their pods, one layer with one static program, `weft-testkit`; and the agent's.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,10 @@ use anyhow::{Context, Result, ensure};
 use weft_oci::{Compression, Image, Layer};
 use weft_tests::Binaries;
 
-/// Its name.
+/// Name of the pods' image.
 pub(crate) const POD_IMAGE: &str = "weft.test/pod:1";
+/// Name of the agent's image in the tests.
+pub(crate) const WEFT_IMAGE: &str = "weft.test/weft:1";
 /// Its program.
 pub(crate) const TESTKIT: &str = "/weft-testkit";
 /// The sandbox's own process answers here with `sandbox`, so a pod can be reached that has no container.
@@ -45,11 +47,20 @@ pub(crate) fn write(directory: &Path) -> Result<PathBuf> {
     Ok(archive)
 }
 
+/// The archive of the agent's image, made from a build like that of all tests.
+pub(crate) fn weft() -> Result<PathBuf> {
+    built("image/weft-test.tar")
+}
+
 /// A program of the build for musl, which runs in an image without libraries.
-pub(crate) fn static_program(name: &str) -> Result<PathBuf> {
+fn static_program(name: &str) -> Result<PathBuf> {
+    built(&format!("{ARCH}-unknown-linux-musl/debug/{name}"))
+}
+
+fn built(path: &str) -> Result<PathBuf> {
     let build = Binaries::locate()?.agent;
     let target = build.parent().and_then(Path::parent).context("target directory")?;
-    let path = target.join(format!("{ARCH}-unknown-linux-musl/debug/{name}"));
+    let path = target.join(path);
     ensure!(path.is_file(), "missing {}: run `cargo xtask test`, which builds it", path.display());
     Ok(path)
 }

@@ -8,3 +8,4 @@ mod host_port;
 mod image;
 mod lifecycle;
 mod services;
+mod weft_image;

@@ -1,0 +1,104 @@
+//! The agent as its image runs it: in a container of the host's network, as the DaemonSet's pod.
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use k8s_cri::v1::{
+    Capability, ContainerConfig, LinuxContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceOption,
+};
+use weft_tests::{Request, eventually, secs};
+
+use crate::{
+    cri::{NODE_NAMESPACE, POD_NAMESPACE, PodSpec, Sandbox, container},
+    fixture::{Fixture, PORT, with_image},
+    image::WEFT_IMAGE,
+};
+
+/// Where the container has the node's cgroup: at `/sys/fs/cgroup` it has its own.
+const CGROUP: &str = "/host/cgroup";
+
+#[test]
+fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -> Result<()> {
+    with_image(|fixture| {
+        let agent = run_agent(fixture)?;
+        let plugin = fixture.node().directory().join("cni-bin/weft-cni");
+        let installed = std::fs::symlink_metadata(&plugin)?;
+        ensure!(installed.is_file() && installed.permissions().mode() & 0o111 == 0o111, "{installed:?}");
+
+        let (near, container) = fixture.serving_pod(&PodSpec::named("near"))?;
+        let far = fixture.cluster.node(2).pod("far")?;
+        let _server = far.serve()?;
+        far.request(&Request::tcp(near.socket(PORT)?).count(3))?.all_good()?;
+        fixture.serve_web(&far, &near)?;
+        fixture.balanced(&container)?;
+
+        // As kubelet does it for a new image: the old pod goes, the new one comes, and the data plane stays.
+        fixture.cri.stop_pod(&agent)?;
+        ensure!(fixture.node().agent().status().is_err(), "the old agent still answers");
+        fixture.balanced(&container).context("without an agent")?;
+        fixture.cri.remove_pod(&agent)?;
+        let agent = run_agent(fixture)?;
+        fixture.balanced(&container).context("with the new agent")?;
+
+        fixture.remove(&near)?;
+        fixture.nothing_left_but(1)?;
+        fixture.cri.stop_pod(&agent)?;
+        fixture.cri.remove_pod(&agent)
+    })
+}
+
+/// Makes the agent's pod, and waits until it is ready and knows the other node.
+fn run_agent(fixture: &Fixture) -> Result<Sandbox> {
+    let pod = fixture.cri.run_pod(&PodSpec {
+        host_network: true,
+        privileged: true,
+        log_directory: fixture.node().directory().display().to_string(),
+        ..PodSpec::named("weft")
+    })?;
+    fixture.cri.run_container(&pod, agent(fixture))?;
+    eventually(secs(60), || {
+        let status = fixture.node().agent().status()?;
+        let peers = status.overlay.as_ref().map_or(0, |overlay| overlay.peers_up());
+        ensure!(status.ready && peers == 1, "{status:?}");
+        Ok(())
+    })?;
+    eventually(secs(30), || fixture.cri.network_ready())?;
+    Ok(pod)
+}
+
+/// The container of the DaemonSet: no more rights than it asks for, and a root file system that cannot be written.
+fn agent(fixture: &Fixture) -> ContainerConfig {
+    let node = fixture.node();
+    let run = fixture.cluster.run().directory();
+    let cgroup = node.cgroup();
+    let arguments = node.agent().arguments_with(&[("--cgroup-root", CGROUP)]);
+    let namespaces = NamespaceOption {
+        network: NODE_NAMESPACE,
+        // To find the network namespaces of clients whose UDP sockets have to be closed.
+        pid: NODE_NAMESPACE,
+        ipc: POD_NAMESPACE,
+        ..NamespaceOption::default()
+    };
+    ContainerConfig {
+        args: std::iter::once("agent".to_owned()).chain(arguments).collect(),
+        // The files of a node of the test, at the same place: the conflist names them to the runtime.
+        mounts: vec![mount(&run, &run.display().to_string()), mount(cgroup, CGROUP)],
+        linux: Some(LinuxContainerConfig {
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(namespaces),
+                privileged: true,
+                readonly_rootfs: true,
+                capabilities: Some(Capability::default()),
+                ..LinuxContainerSecurityContext::default()
+            }),
+            ..LinuxContainerConfig::default()
+        }),
+        // Where a failure looks for it.
+        log_path: "agent.log".to_owned(),
+        ..container("agent", WEFT_IMAGE, &[])
+    }
+}
+
+fn mount(host: &Path, container: &str) -> Mount {
+    Mount { host_path: host.display().to_string(), container_path: container.to_owned(), ..Mount::default() }
+}
