@@ -158,6 +158,16 @@ fn matrix_host_gw_dual_stack() {
     check(&[4, 6], HOST_GW, 1500, Way::Direct, Way::Nothing);
 }
 
+#[test]
+fn matrix_direct_routing_v6() {
+    check(&[6], DIRECT, 1430, Way::Direct, Way::Tunnel);
+}
+
+#[test]
+fn matrix_host_gw_v6() {
+    check(&[6], HOST_GW, 1500, Way::Direct, Way::Nothing);
+}
+
 /// Added, removed, re-created, renumbered; and gone while this node's agent was not running.
 fn lifecycle(backend: &str) {
     let cluster = Cluster::new();

@@ -7,6 +7,8 @@ mod cluster;
 mod defects;
 mod diagnose;
 mod flannel_peer;
+mod interfaces;
+mod mixed;
 mod options;
 mod packet_rules;
 mod sabotage;

@@ -12,7 +12,7 @@ use weft_overlay::{ConntrackBypass, ObjectKind};
 
 use crate::{
     REPAIR,
-    cluster::{Cluster, NETWORK, Node, exchange, exchange_through, shell, until},
+    cluster::{Cluster, DUAL_STACK, NETWORK, Node, exchange, exchange_through, shell, until},
     vtep, vtep_v6, weft_cleanup,
 };
 
@@ -174,28 +174,31 @@ fn defect_e3_switching_managers_leaves_nothing_behind() {
 #[test]
 fn defect_e4_a_forward_policy_of_drop_does_not_stop_pods() {
     // docker's policy; a firewall's last rule; the same through the kernel's old interface, which tells nobody.
-    for (sabotage, soon) in [
-        ("iptables -P FORWARD DROP", REPAIR),
-        ("iptables -A FORWARD -j REJECT", REPAIR),
-        ("iptables-legacy -P FORWARD DROP", Duration::from_secs(7)),
+    for (family, program, sabotage, soon) in [
+        (0, "iptables", "-P FORWARD DROP", REPAIR),
+        (1, "ip6tables", "-P FORWARD DROP", REPAIR),
+        (0, "iptables", "-A FORWARD -j REJECT", REPAIR),
+        (1, "ip6tables", "-A FORWARD -j REJECT", REPAIR),
+        (0, "iptables-legacy", "-P FORWARD DROP", Duration::from_secs(7)),
+        (1, "ip6tables-legacy", "-P FORWARD DROP", Duration::from_secs(7)),
     ] {
+        let sabotage = format!("{program} {sabotage}");
         let cluster = Cluster::new();
         let nodes = [1, 2].map(|number| cluster.machine(number));
         // One node had it before the agent came, the other gets it later.
-        nodes[1].run(sabotage);
+        nodes[1].run(&sabotage);
         let nodes = nodes.map(|mut node| {
-            node.start(NETWORK);
+            node.start(DUAL_STACK);
             node.until_ready();
             node
         });
         nodes.iter().for_each(|node| node.until_peers(1));
-        let [near_ip, far_ip] = pod_addresses()[0];
+        let [near_ip, far_ip] = pod_addresses()[family];
         let (near, far) = (nodes[0].pod(near_ip), nodes[1].pod(far_ip));
-        until(REPAIR, || exchange(&near, &far, far_ip));
-        nodes[0].run(sabotage);
+        until(REPAIR * 2, || exchange(&near, &far, far_ip));
+        nodes[0].run(&sabotage);
         until(soon, || exchange(&near, &far, far_ip).map_err(|error| format!("{sabotage}: {error}")));
         assert_eq!(exchange(&far, &near, near_ip), Ok(far_ip), "{sabotage}");
-        let program = sabotage.split(' ').next().unwrap();
         let first = nodes[0].run(&format!("{program} -S FORWARD"));
         let first = first.lines().find(|line| line.starts_with("-A")).unwrap();
         assert_eq!(first, r#"-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD"#);
@@ -232,20 +235,22 @@ fn tracked(node: &Node) -> String {
 
 /// What a Service proxy's packet path does: port 80 of `vip` and port 30080 of the node go to `server`; hairpin and NodePort
 /// connections are masqueraded.
-fn translate(node: &Node, vip: &str, server: SocketAddr) {
+fn translate(node: &Node, vip: IpAddr, server: SocketAddr) {
+    let ip = if vip.is_ipv4() { "ip" } else { "ip6" };
     let rules = format!(
-        "add table ip proxy\n\
-         add chain ip proxy pre {{ type nat hook prerouting priority -101; }}\n\
-         add chain ip proxy post {{ type nat hook postrouting priority 99; }}\n\
-         flush chain ip proxy pre\n\
-         add rule ip proxy pre ip daddr {vip} tcp dport 80 dnat to {server}\n\
-         add rule ip proxy pre tcp dport 30080 meta mark set 0x4000 dnat to {server}\n\
-         flush chain ip proxy post\n\
-         add rule ip proxy post ct status dnat meta mark 0x4000 masquerade\n\
-         add rule ip proxy post ct status dnat ip saddr {0} ip daddr {0} masquerade\n",
+        "add table {ip} proxy\n\
+         add chain {ip} proxy pre {{ type nat hook prerouting priority -101; }}\n\
+         add chain {ip} proxy post {{ type nat hook postrouting priority 99; }}\n\
+         flush chain {ip} proxy pre\n\
+         add rule {ip} proxy pre {ip} daddr {vip} tcp dport 80 dnat to {server}\n\
+         add rule {ip} proxy pre tcp dport 30080 meta mark set 0x4000 dnat to {server}\n\
+         flush chain {ip} proxy post\n\
+         add rule {ip} proxy post ct status dnat meta mark 0x4000 masquerade\n\
+         add rule {ip} proxy post ct status dnat {ip} saddr {0} {ip} daddr {0} masquerade\n",
         server.ip()
     );
-    shell(&node.netns, &format!("nft -f - <<'EOF'\n{rules}EOF"));
+    let said = shell(&node.netns, &format!("nft -f - <<'EOF'\n{rules}EOF"));
+    assert_eq!(said, "");
 }
 
 #[test]
@@ -266,27 +271,33 @@ fn pods_are_not_tracked_and_all_that_needs_nat_still_works() {
         nodes.iter().for_each(|node| _ = node.run("ip link delete pod5"));
     }
 
-    let [[near_ip, far_ip], _] = pod_addresses();
-    let (near, far) = (nodes[0].pod(near_ip), nodes[1].pod(far_ip));
-    let local_ip: IpAddr = "10.244.1.6".parse().unwrap();
-    let local = nodes[0].pod(local_ip);
-    let vip: SocketAddr = "10.96.0.1:80".parse().unwrap();
-    let through = |client: &Netns, server: &Netns, server_ip: IpAddr, target: SocketAddr| {
-        let listen = SocketAddr::new(server_ip, 8080);
-        translate(&nodes[0], "10.96.0.1", listen);
-        exchange_through(client, server, listen, Some(target))
-    };
-    // NodePort through the VTEP's address, which lies inside the pod network.
-    let node_port = "172.30.0.1:30080".parse().unwrap();
-    assert_eq!(through(&outside.netns, &far, far_ip, node_port), Ok(vtep(1)));
-    // The second line: a pod's packets are translated here; to a pod elsewhere, to one here, to itself.
-    assert_eq!(through(&near, &far, far_ip, vip), Ok(near_ip));
-    assert_eq!(through(&near, &local, local_ip, vip), Ok(near_ip));
-    assert!(through(&near, &near, near_ip, vip).is_ok());
-    assert!(nodes[0].run("nft list set inet weft-overlay packet-clients4").contains("10.244.1.5"));
-    // And this very pod still reaches others directly.
-    assert_eq!(exchange(&near, &far, far_ip), Ok(near_ip));
-    assert_eq!(exchange(&far, &near, near_ip), Ok(far_ip));
+    let outside_of_it = [
+        ("10.244.1.6", "10.96.0.1", "172.30.0.1", "packet-clients4"),
+        ("fd44:0:0:1::6", "fd96::1", "fd99::1", "packet-clients6"),
+    ];
+    for ([near_ip, far_ip], (local_ip, vip, node_ip, set)) in pod_addresses().into_iter().zip(outside_of_it) {
+        let [local_ip, vip, node_ip] = [local_ip, vip, node_ip].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let (near, far, local) = (nodes[0].pod(near_ip), nodes[1].pod(far_ip), nodes[0].pod(local_ip));
+        until(REPAIR * 2, || exchange(&near, &far, far_ip));
+        let through = |client: &Netns, server: &Netns, server_ip: IpAddr, target: (IpAddr, u16)| {
+            let listen = SocketAddr::new(server_ip, 8080);
+            translate(&nodes[0], vip, listen);
+            exchange_through(client, server, listen, Some(target.into()))
+        };
+        // NodePort through the VTEP's address, which lies inside the pod network.
+        let own_vtep = if vip.is_ipv4() { vtep(1) } else { vtep_v6(1) };
+        assert_eq!(through(&outside.netns, &far, far_ip, (node_ip, 30080)), Ok(own_vtep));
+        // The second line: a pod's packets are translated here; to a pod elsewhere, to one here, to itself.
+        assert_eq!(through(&near, &far, far_ip, (vip, 80)), Ok(near_ip));
+        assert_eq!(through(&near, &local, local_ip, (vip, 80)), Ok(near_ip));
+        assert!(through(&near, &near, near_ip, (vip, 80)).is_ok());
+        assert!(nodes[0].run(&format!("nft list set inet weft-overlay {set}")).contains(&near_ip.to_string()));
+        // And this very pod still reaches others directly.
+        assert_eq!(exchange(&near, &far, far_ip), Ok(near_ip));
+        assert_eq!(exchange(&far, &near, near_ip), Ok(far_ip));
+        nodes.iter().for_each(|node| _ = node.run("ip link delete pod5"));
+        nodes[0].run("ip link delete pod6");
+    }
 }
 
 #[test]
@@ -299,7 +310,7 @@ fn connections_translated_before_the_bypass_came_survive_it() {
     let [near_ip, far_ip] = pod_addresses()[0];
     let (near, far) = (nodes[0].pod(near_ip), nodes[1].pod(far_ip));
     let listen = SocketAddr::new(far_ip, 8080);
-    translate(&nodes[0], "10.96.0.1", listen);
+    translate(&nodes[0], [10, 96, 0, 1].into(), listen);
     let listener = far.run(|| TcpListener::bind(listen)).unwrap().unwrap();
     let mut client = near.run(|| TcpStream::connect("10.96.0.1:80")).unwrap().unwrap();
     let (mut server, _) = listener.accept().unwrap();
