@@ -164,7 +164,7 @@ fn stale_flows_move_to_a_serving_endpoint_and_others_stay() {
 }
 
 #[test]
-fn rule_10_5_a_flow_from_before_the_first_endpoint_is_freed() {
+fn rules_9_5_and_10_5_a_flow_from_before_the_first_endpoint_is_freed() {
     let world = World::new();
     world.route_to(["10.244.1.2", "fd44::2"]);
     let early = world.client("10.96.0.11:53");

@@ -230,6 +230,13 @@ mod tests {
     }
 
     #[test]
+    fn rule_6_4_unset_means_all_addresses_in_every_mode() {
+        assert_eq!(parse(&[]), Ok(NodePortAddresses::default()));
+        let own = NodeIps { ipv4: Some([192, 0, 2, 7].into()), ..NodeIps::default() };
+        assert_eq!(selected(&[], own), "127.0.0.1 172.30.0.1 192.0.2.7 ::1 fd00::1");
+    }
+
+    #[test]
     fn rule_6_3_primary_is_the_nodes_own_address_of_each_family() {
         let v4 = NodeIps { ipv4: Some([192, 0, 2, 7].into()), ..NodeIps::default() };
         assert_eq!(selected(&["primary"], v4), "192.0.2.7 ::1 fd00::1", "a family without one has all");

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_8_1_to_8_6_choose_who_is_masqueraded() {
+    fn rules_8_1_to_8_6_and_8_9_choose_who_is_masqueraded() {
         let mut plan = all_kinds();
         let masquerade = |plan: &ServicePortPlan, all| {
             let settings = PacketSettings { masquerade_all: all, ..PacketSettings::default() };
@@ -244,6 +244,18 @@ mod tests {
         assert_eq!(guarded(&plan), [false, false, true, false]);
         plan.frontends[1] = Frontend::ExternalIp("192.0.2.2:80".parse().unwrap());
         assert_eq!(guarded(&plan), [false, true, false], "one address of both kinds is guarded");
+    }
+
+    #[test]
+    fn rule_9_9_who_is_admitted_meets_the_external_policy() {
+        let mut plan = all_kinds();
+        plan.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
+        plan.masquerade_external = false;
+        plan.external = Outcome::Drop;
+        let entries = of(&plan, PacketScope::All);
+        let vip = entries.iter().find(|entry| entry.guarded).unwrap();
+        assert_eq!((&vip.outcome, vip.masquerade), (&Outcome::Drop, Masquerade::Never));
+        assert_eq!(vip.from_node.as_ref(), Some(&plan.external_from_node), "the short circuits too");
     }
 
     #[test]

@@ -190,3 +190,34 @@ pub(crate) fn layout_mark(settings: &PacketSettings) -> String {
         .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("layout-{hash:016x}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::LocalTraffic;
+
+    fn rules(local_traffic: LocalTraffic, chain: &str) -> Vec<String> {
+        let settings = PacketSettings { local_traffic, ..PacketSettings::default() };
+        let chain = static_chains(&settings).into_iter().find(|candidate| candidate.name == chain);
+        chain.expect("there is such a chain").rules
+    }
+
+    #[test]
+    fn rule_3_7_pods_of_other_nodes_are_short_circuited_only_where_their_address_tells_them() {
+        let cidrs = LocalTraffic::Cidrs { v4: Some("10.244.0.0/16".parse().unwrap()), v6: None };
+        let by_address = &rules(cidrs, "by-source4")[0];
+        assert_eq!(by_address, "ip saddr 10.244.0.0/16 goto from-node4", "wherever such a packet comes from");
+        let by_interface = &rules(LocalTraffic::Interface("cni0".to_owned()), "by-source4")[0];
+        assert_eq!(by_interface, "iifname \"cni0\" goto from-node4", "not what came over the overlay");
+        assert!(rules(LocalTraffic::Unknown, "by-source4")[0].starts_with("fib saddr type local"), "only processes");
+    }
+
+    #[test]
+    fn rules_9_10_and_9_11_only_cluster_ips_of_known_services_are_refused() {
+        let passing = rules(LocalTraffic::Unknown, "refuse-passing");
+        let of_addresses = passing.iter().filter(|rule| rule.ends_with("goto refuse")).collect::<Vec<_>>();
+        let sets =
+            FAMILIES.map(|family| format!("{} daddr @{} goto refuse", ip(family), Collection::ClusterIps(family)));
+        assert_eq!(of_addresses, sets.iter().collect::<Vec<_>>(), "no rule for all of a ServiceCIDR");
+    }
+}

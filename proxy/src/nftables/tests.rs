@@ -214,7 +214,7 @@ add element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1 : 10.244.2.9 . 80 }
 }
 
 #[test]
-fn without_endpoints_it_refuses() {
+fn rules_9_1_and_9_4_without_endpoints_it_refuses() {
     let mut bench = with_web(&TWO);
     for (outcome, value) in [(Outcome::Reject, "goto refuse"), (Outcome::Drop, "drop")] {
         let mut plan = web(&TWO);
@@ -227,7 +227,7 @@ fn without_endpoints_it_refuses() {
 }
 
 #[test]
-fn local_endpoints_may_connect_to_themselves() {
+fn rule_8_7_local_endpoints_may_connect_to_themselves() {
     let mut bench = with_web(&TWO);
     let local = Endpoint { address: "10.244.1.2".parse().unwrap(), port: 80, local: true };
     let mut plan = web(&TWO);

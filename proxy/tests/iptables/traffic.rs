@@ -178,7 +178,7 @@ fn is_silence(error: &io::Error) -> bool {
 }
 
 #[test]
-fn reject_refuses_at_once_and_drop_is_silent() {
+fn rules_9_1_9_3_and_9_4_reject_refuses_at_once_and_drop_is_silent() {
     for variant in BOTH {
         let mut node = node_with(variant);
         for (protocol, family) in ALL {
@@ -232,7 +232,7 @@ fn source_ranges_let_in_who_is_in_them() {
 }
 
 #[test]
-fn a_pod_reaches_itself() {
+fn rule_8_7_a_pod_reaches_itself() {
     for variant in BOTH {
         let mut node = node_with(variant);
         for family in [IpFamily::V4, IpFamily::V6] {

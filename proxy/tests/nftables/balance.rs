@@ -90,7 +90,7 @@ fn external_ip_and_load_balancer_address_are_balanced_too() {
 }
 
 #[test]
-fn reject_refuses_at_once_and_drop_is_silent() {
+fn rules_9_1_9_3_and_9_4_reject_refuses_at_once_and_drop_is_silent() {
     let mut node = Node::new(EXTERNAL);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2]);
@@ -116,7 +116,7 @@ fn reject_refuses_at_once_and_drop_is_silent() {
 }
 
 #[test]
-fn a_pod_reaches_itself_through_the_node_port() {
+fn rule_8_7_a_pod_reaches_itself_through_the_node_port() {
     let mut node = Node::new(EXTERNAL);
     for family in [IpFamily::V4, IpFamily::V6] {
         for masquerade in [true, false] {

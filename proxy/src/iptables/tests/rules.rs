@@ -153,7 +153,7 @@ fn rule_3_4_external_policy_local_without_local_endpoints_drops() {
 }
 
 #[test]
-fn rules_9_1_and_9_2_without_endpoints_all_is_refused_to_everybody() {
+fn rules_9_1_to_9_3_without_endpoints_all_is_refused_to_everybody() {
     let mut plan = open_web(&TWO);
     for outcome in [&mut plan.internal, &mut plan.external, &mut plan.external_from_node] {
         *outcome = Outcome::Reject;
@@ -169,6 +169,23 @@ fn rules_9_1_and_9_2_without_endpoints_all_is_refused_to_everybody() {
     assert_eq!(bench.filter("KUBE-EXTERNAL-SERVICES")[..2], [external_ip, load_balancer]);
     assert_eq!(bench.nat("KUBE-SERVICES").len(), 1, "the node ports' jump");
     assert_eq!(bench.nat("KUBE-NODEPORTS"), [""; 0]);
+}
+
+#[test]
+fn rules_6_2_6_5_and_6_7_node_ports_are_at_their_addresses_only_refused_or_not() {
+    let mut plan = open_web(&TWO);
+    for outcome in [&mut plan.external, &mut plan.external_from_node] {
+        *outcome = Outcome::Reject;
+    }
+    for plan in [open_web(&TWO), plan] {
+        let bench = Bench::with(settings(), plan);
+        let to_node_ports = |rule: &String| rule.contains("KUBE-NODEPORTS");
+        let why = "-m comment --comment \"kubernetes service nodeports";
+        let served = bench.nat("KUBE-SERVICES").into_iter().filter(to_node_ports).collect::<Vec<_>>();
+        assert!(served.len() == 1 && served[0].starts_with(&format!("-d 172.30.0.1/32 {why}")), "{served:?}");
+        let refused = bench.filter("KUBE-EXTERNAL-SERVICES").into_iter().filter(to_node_ports).collect::<Vec<_>>();
+        assert_eq!(refused, [format!("-d 172.30.0.1/32 {why}\" -j KUBE-NODEPORTS-REFUSED")]);
+    }
 }
 
 #[test]

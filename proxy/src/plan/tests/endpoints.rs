@@ -54,9 +54,17 @@ fn rule_4_3_fallback_is_decided_for_each_list() {
     let world =
         World::new([service("web", LOCAL), slice("a", &["10.1.0.1 @n1 not-ready terminating", "10.1.0.2 @n2"])]);
     let web = world.web();
-    // Rule 4.4: the terminating local one beats the ready remote one for Local, and only there.
+    assert_eq!((web.internal.as_str(), web.from_node.as_str()), ("10.1.0.1:8080*", "10.1.0.2:8080"));
+}
+
+#[test]
+fn rule_4_4_a_terminating_local_one_beats_a_ready_remote_one_for_policy_local_only() {
+    let slice = || slice("a", &["10.1.0.1 @n1 not-ready terminating", "10.1.0.2 @n2"]);
+    let web = World::new([service("web", LOCAL), slice()]).web();
     assert_eq!((web.internal.as_str(), web.external.as_str()), ("10.1.0.1:8080*", "10.1.0.1:8080*"));
-    assert_eq!(web.from_node, "10.1.0.2:8080");
+    let cluster = LOCAL.replace("Policy: Local", "Policy: Cluster");
+    let web = World::new([service("web", &cluster), slice()]).web();
+    assert_eq!((web.internal.as_str(), web.external.as_str()), ("10.1.0.2:8080", "10.1.0.2:8080"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Section 1: which objects are looked at.
 
 use super::{PLAIN, World, node, service, slice, slice_of, yaml};
-use crate::model::api::{EndpointSlice, Object, Service};
+use crate::model::api::{EndpointSlice, Object, Service, TypeMeta};
 
 fn labelled(mut object: Object, key: &str, value: &str) -> Object {
     let labels = match &mut object {
@@ -51,6 +51,21 @@ fn rule_1_3_other_nodes_are_ignored() {
     assert_eq!(world.web().internal, "10.1.0.1:8080 10.1.0.2:8080");
     assert_eq!(world.apply(node("n1", "z1")), ["web/TCP IPv4"]);
     assert_eq!(world.web().internal, "10.1.0.1:8080");
+}
+
+#[test]
+fn rules_1_4_and_1_5_other_kinds_are_not_read() {
+    for (api_version, kind) in [
+        ("networking.k8s.io/v1", "ServiceCIDR"),
+        ("v1", "Endpoints"),
+        ("v1", "Pod"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("networking.k8s.io/v1", "Ingress"),
+    ] {
+        let meta = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+        let error = meta.object_kind().expect_err(kind);
+        assert!(error.to_string().contains(kind), "{error}");
+    }
 }
 
 #[test]

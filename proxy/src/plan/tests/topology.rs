@@ -14,6 +14,16 @@ fn chosen(zone: &str, endpoints: &[&str]) -> String {
 }
 
 #[test]
+fn rule_5_1_only_hints_count_not_what_the_service_asks_for() {
+    let slice = || slice("x", &["10.1.0.1 @n1", "10.1.0.2 @n2"]);
+    for wish in ["PreferSameZone", "PreferSameNode", "PreferClose"] {
+        let spec = PLAIN.replace("{clusterIP", &format!("{{trafficDistribution: {wish}, clusterIP"));
+        let world = World::new([service("web", &spec), slice(), node("n1", "a")]);
+        assert_eq!(world.web().internal, "10.1.0.1:8080* 10.1.0.2:8080", "{wish}");
+    }
+}
+
+#[test]
 fn rule_5_2_and_5_3_same_zone() {
     assert_eq!(chosen("a", &["10.1.0.1 zone=a", "10.1.0.2 zone=b", "10.1.0.3 zone=b zone=a"]), "13");
     assert_eq!(chosen("b", &["10.1.0.1 zone=a", "10.1.0.2 zone=b", "10.1.0.3 zone=b zone=a"]), "23");

@@ -42,6 +42,17 @@ fn rules_10_2_and_10_7_udp_ports_only_with_all_their_frontends() {
 }
 
 #[test]
+fn rules_4_13_and_10_7_only_udp_flows_of_a_gone_endpoint_are_ended() {
+    let mut world = dns(&["10.1.0.1", "10.1.0.2"]);
+    gone(&mut world);
+    world.apply(slice_of("dns", "a", PORTS, &["10.1.0.2"]));
+    assert_eq!(gone(&mut world), ["10.1.0.1:5353"]);
+    let mut world = World::new([service("web", super::PLAIN), super::slice("b", &["10.1.0.1", "10.1.0.2"])]);
+    world.apply(super::slice("b", &["10.1.0.2"]));
+    assert_eq!((gone(&mut world), changes(&mut world)), (Vec::new(), Vec::new()), "TCP connections are left alone");
+}
+
+#[test]
 fn rule_10_3_serving_whatever_else_holds() {
     let endpoints = [
         "10.1.0.1 not-ready terminating",
