@@ -4,6 +4,7 @@
 
 mod access;
 mod leases;
+mod members;
 mod outage;
 mod races;
 mod server;
@@ -55,6 +56,6 @@ async fn until(
     wanted: impl Fn(&LeaseSnapshot) -> bool,
 ) -> Arc<LeaseSnapshot> {
     let wait = snapshots.wait_for(|snapshot| snapshot.as_deref().is_some_and(&wanted));
-    let found = tokio::time::timeout(Duration::from_secs(20), wait).await.map(|found| found.unwrap().clone().unwrap());
+    let found = tokio::time::timeout(Duration::from_secs(60), wait).await.map(|found| found.unwrap().clone().unwrap());
     found.unwrap_or_else(|_| panic!("never saw it; last: {:?}", snapshots.borrow()))
 }

@@ -18,7 +18,7 @@ use crate::{
 type Snapshots = watch::Receiver<Option<Arc<LeaseSnapshot>>>;
 
 /// Notes the fewest leases any snapshot had.
-fn fewest(mut snapshots: Snapshots) -> Arc<AtomicUsize> {
+pub(crate) fn fewest(mut snapshots: Snapshots) -> Arc<AtomicUsize> {
     let fewest = Arc::new(AtomicUsize::new(usize::MAX));
     let noted = Arc::clone(&fewest);
     tokio::spawn(async move {
