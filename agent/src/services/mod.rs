@@ -49,7 +49,7 @@ use udp::UdpCleanUp;
 const BATCH: usize = 10_000;
 
 /// How often the data planes are asked whether their kernel objects are still there.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 enum Input {
     Source(SourceEvent),

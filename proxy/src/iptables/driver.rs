@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use weft_netlink::sysctl;
 
 use super::{
+    entries,
     layout::Features,
     listing::{Line, Observed},
     names::Table,
@@ -31,6 +32,9 @@ pub(crate) trait Xtables: Send + Sync {
 
     /// Whether every rule named by `-C` in this input is there.
     fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError>;
+
+    /// How many rules the tables have that we have rules in, where asking for that costs nothing.
+    fn entries(&self, family: IpFamily) -> Option<u32>;
 
     /// Lets packets with a loopback address leave by other interfaces, for NodePorts at 127.0.0.1 (6.6).
     fn route_localnet(&mut self) -> Result<(), XtablesError>;
@@ -207,6 +211,12 @@ impl Xtables for Commands {
 
     fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError> {
         self.restore(family, &[checks]).map(|held| held.is_ok())
+    }
+
+    fn entries(&self, family: IpFamily) -> Option<u32> {
+        let is_legacy = self.programs.variant == Variant::Legacy;
+        let tables = is_legacy.then_some([Table::Filter, Table::Nat])?;
+        tables.into_iter().map(|table| entries::count(family, table).ok()).sum()
     }
 
     fn route_localnet(&mut self) -> Result<(), XtablesError> {

@@ -220,6 +220,13 @@ impl Xtables for FakeXtables {
         Ok(restore(&mut tables, family, checks).is_ok())
     }
 
+    fn entries(&self, family: IpFamily) -> Option<u32> {
+        let state = self.0.lock().unwrap();
+        let tables = state.replaces_tables.then_some([Table::Filter, Table::Nat])?;
+        let count = |table| state.tables[&(family, table)].values().map(|rules| rules.len() as u32).sum::<u32>();
+        Some(tables.into_iter().map(count).sum())
+    }
+
     fn route_localnet(&mut self) -> Result<(), XtablesError> {
         self.0.lock().unwrap().localnet = true;
         Ok(())

@@ -19,6 +19,12 @@ impl Pace {
         self.is_due(share) || self.last.is_some_and(|(_, cost)| cost < little)
     }
 
+    /// As if it had just been done and had taken so long.
+    #[cfg(test)]
+    pub(crate) fn after(cost: Duration) -> Self {
+        Self { last: Some((Instant::now(), cost)) }
+    }
+
     /// Does it.
     pub(crate) fn measure<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();

@@ -113,6 +113,22 @@ fn flushes_and_lost_jumps_are_noticed_and_repaired() {
 }
 
 #[test]
+fn fewer_rules_in_a_legacy_table_are_noticed_at_once() {
+    let mut bench = Bench::on(FakeXtables::new(true), settings());
+    bench.apply(&Changed::Everything);
+    bench.put(web(&TWO));
+    assert!(bench.plane.is_intact().unwrap());
+    // As if looking had taken so long that the next time is minutes away.
+    bench.plane.looked = Pace::after(Duration::from_secs(10));
+    bench.tables.foreign(IpFamily::V4, "*filter\n-A FORWARD -j ACCEPT\nCOMMIT\n");
+    assert!(bench.plane.is_intact().unwrap());
+    bench.tables.flush(IpFamily::V4, Table::Nat);
+    assert!(!bench.plane.is_intact().unwrap());
+    bench.apply(&Changed::Everything);
+    assert!(bench.plane.is_intact().unwrap());
+}
+
+#[test]
 fn after_an_error_the_kernel_is_read_again() {
     let mut bench = Bench::with(settings(), web(&TWO));
     bench.tables.fail_next();
