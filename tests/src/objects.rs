@@ -75,12 +75,56 @@ impl Manifests {
         gone.into_iter().try_for_each(|object| api_server.delete(object))
     }
 
-    /// Starts a killed API server again, with all objects.
+    /// Applies one object at the API server alone, for changes whose time is taken.
+    ///
+    /// # Errors
+    /// The API server refuses it, or the cluster has none.
+    pub fn apply_object(&self, object: &Value) -> Result<()> {
+        self.api_server.as_ref().context("the cluster has no API server")?.apply(object)
+    }
+
+    /// Starts a killed API server again, with all objects, and with resource versions that count from 1 again.
     ///
     /// # Errors
     /// It does not come up, or the cluster has none.
     pub fn restart_api_server(&mut self) -> Result<()> {
-        self.api_server.as_mut().context("the cluster has no API server")?.restart(&self.directory)
+        self.restart_api_server_from(1)
+    }
+
+    /// Starts a killed API server again, with all objects, and with resource versions from `version` on.
+    ///
+    /// # Errors
+    /// It does not come up, or the cluster has none.
+    pub fn restart_api_server_from(&mut self, version: u64) -> Result<()> {
+        let load = self.directory.display().to_string();
+        let api_server = self.api_server.as_mut().context("the cluster has no API server")?;
+        api_server.restart(&["--load", &load, "--first-version", &version.to_string()])
+    }
+
+    /// Starts a killed API server again without any object, as from an empty backup, but with newer resource versions.
+    ///
+    /// # Errors
+    /// It does not come up, or the cluster has none.
+    pub fn restart_api_server_empty(&mut self) -> Result<()> {
+        self.api_server.as_mut().context("the cluster has no API server")?.restart(&["--first-version", "1000000"])
+    }
+
+    /// Starts a killed API server again, with all objects; from now on it wants the bearer token that `file` holds.
+    ///
+    /// # Errors
+    /// It does not come up, or the cluster has none.
+    pub fn restart_api_server_with_token(&mut self, file: &Path) -> Result<()> {
+        let (load, file) = (self.directory.display().to_string(), file.display().to_string());
+        let api_server = self.api_server.as_mut().context("the cluster has no API server")?;
+        api_server.restart(&["--load", &load, "--token-file", &file])
+    }
+
+    /// Makes the API server misbehave from now on: the fields are those of `tests/api-server/src/faults.rs`.
+    ///
+    /// # Errors
+    /// It does not answer, or the cluster has none.
+    pub fn api_server_faults(&self, faults: &Value) -> Result<()> {
+        self.api_server.as_ref().context("the cluster has no API server")?.set_faults(faults)
     }
 
     /// The objects in a file; none if there is no such file, or no API server that would want them.

@@ -21,7 +21,11 @@ const REFERENCE_PODS: [u8; 3] = [10, 245, 1];
 /// Everything that stays while data planes come and go.
 pub(super) struct Site {
     /// On the node with Weft.
-    pub(super) client: Place,
+    /// Clients of their own for the pod, the first and the last Service: the kernel has to change the source port where the same one
+    /// is used for two ways to one server, and now and then it cannot.
+    pub(super) clients: [Place; 3],
+    /// For what may come before the rules do: conntrack would remember its untranslated attempts, port by port, for two minutes.
+    pub(super) prober: Place,
     _servers: [Server; 2],
     endpoints: [Vec<Ipv4Addr>; 2],
     /// On the node without.
@@ -48,7 +52,8 @@ impl Site {
         let (node, reference) = (cluster.node(1), cluster.node(2));
         let [a, b, c] = subnet(node)?;
         let at = |last: usize| Ipv4Addr::new(a, b, c, u8::try_from(last).unwrap_or(u8::MAX));
-        let client = node.bare_pod("client", at(10), MTU)?;
+        let client = |number: u8| node.bare_pod(&format!("client-{number}"), at(10 + usize::from(number)), MTU);
+        let clients = [client(0)?, client(1)?, client(2)?];
         let mut endpoints = [0, 1].map(|server| (0..ENDPOINTS).map(|n| at(20 + 20 * server + n)).collect::<Vec<_>>());
         let mut servers = Vec::new();
         let mut iperf = None;
@@ -79,7 +84,8 @@ impl Site {
         }
         let iperf = [iperf.context("two servers")?, serve_iperf(&reference_pod)?];
         Ok(Self {
-            client,
+            clients,
+            prober: client(3)?,
             _servers: servers.try_into().ok().context("two servers")?,
             endpoints,
             reference_client,

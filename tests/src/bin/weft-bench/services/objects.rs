@@ -27,8 +27,6 @@ const CLUSTER_IPS: u32 = u32::from_be_bytes([10, 97, 0, 0]);
 const FAR_PODS: u32 = u32::from_be_bytes([10, 192, 0, 0]);
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const LAST: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 10);
-/// The file with the one object that changes.
-const CHANGING: &str = "changing.json";
 
 /// Some Services: `a-first` and `z-last` are measured; with one only, that is `z-last`.
 pub(super) struct Catalogue {
@@ -59,20 +57,16 @@ impl Catalogue {
 
     /// Starts the API server again with these objects and no others.
     pub(super) fn publish(&self, cluster: &mut Cluster) -> Result<()> {
-        let directory = cluster.manifests().directory().to_owned();
         cluster.manifests_mut().kill_api_server()?;
-        let write = |file: &str, object: &Value| {
-            fs::write(directory.join(file), object.to_string()).with_context(|| format!("write {file}"))
-        };
-        write("services.json", &json!({"apiVersion": "v1", "kind": "List", "items": self.objects()}))?;
-        write(CHANGING, &self.slice("z-last", &self.servers[0], Some(IPERF_PORT)))?;
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": self.objects()});
+        let path = cluster.manifests().directory().join("services.json");
+        fs::write(&path, list.to_string()).with_context(|| format!("write {}", path.display()))?;
         cluster.manifests_mut().restart_api_server()
     }
 
     /// Makes server 0 or 1 the one behind the last Service.
     pub(super) fn change(&self, cluster: &Cluster, server: usize) -> Result<()> {
-        let slice = self.slice("z-last", &self.servers[server], Some(IPERF_PORT));
-        cluster.manifests().apply(CHANGING, &slice.to_string())
+        cluster.manifests().apply_object(&self.slice("z-last", &self.servers[server], Some(IPERF_PORT)))
     }
 
     fn objects(&self) -> Vec<Value> {
@@ -94,6 +88,7 @@ impl Catalogue {
         let ports =
             [("http", 80, SERVER_PORT, Some(NODE_PORT)), ("iperf", IPERF_PORT, IPERF_PORT, Some(IPERF_NODE_PORT))];
         objects.push(service("z-last", LAST, &ports));
+        objects.push(self.slice("z-last", &self.servers[0], Some(IPERF_PORT)));
         objects
     }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, thread, time::Duration};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
-use weft_tests::{Hold, Load, Place, Request, eventually, secs};
+use weft_tests::{Failure, Hold, Load, Place, Request, eventually, secs};
 
 use super::{
     Effort,
@@ -64,6 +64,10 @@ pub(super) struct Figure {
     /// One TCP stream; absent where it was not measured.
     pub(super) gbit: Option<f64>,
     pub(super) gbit_ratio: Option<f64>,
+    /// Connections that failed, of all rounds.
+    pub(super) failed: u64,
+    /// Why, of the first of them.
+    pub(super) failure: Option<String>,
 }
 
 /// All paths.
@@ -71,12 +75,13 @@ pub(super) struct Figure {
 pub(super) struct Figures(pub(super) Vec<Figure>);
 
 /// What one round measured on a path.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Sample {
     rate: f64,
     p50_us: f64,
     p99_us: f64,
     round_trip_us: f64,
+    failures: Vec<Failure>,
 }
 
 /// Each path and what it is compared with.
@@ -107,10 +112,12 @@ impl Name {
 /// Measures all paths of the Services that are programmed now.
 pub(super) fn measure(site: &Site, catalogue: &Catalogue, effort: Effort) -> Result<Figures> {
     let paths = paths(site, catalogue);
-    for path in &paths {
-        let request = Request::tcp(path.target).timeout(Duration::from_millis(500));
-        eventually(secs(20), || path.client.request(&request)?.all_good())
-            .with_context(|| format!("{} at {}", path.name.text(), path.target))?;
+    // As every pod asks for names: whoever uses a Service in a data plane of packets is tracked from then on, whatever it connects to.
+    let uses_services = site.clients.iter().map(|client| (client, catalogue.last()));
+    for (client, target) in uses_services.chain(paths.iter().map(|path| (path.client, path.target))) {
+        let request = Request::tcp(target).timeout(Duration::from_millis(500));
+        eventually(secs(20), || client.request(&request)?.all_good())
+            .with_context(|| format!("{client} to {target}"))?;
     }
     let time = Duration::from_millis(effort.milliseconds);
     let mut samples = vec![Vec::with_capacity(effort.rounds); paths.len()];
@@ -141,14 +148,14 @@ fn paths<'a>(site: &'a Site, catalogue: &Catalogue) -> Vec<Path<'a>> {
     };
     let mut paths = vec![
         path(Name::Reference, &site.reference_client, site.reference_server, IPERF_PORT),
-        path(Name::Direct, &site.client, site.direct(), IPERF_PORT),
-        path(Name::Last, &site.client, catalogue.last(), IPERF_PORT),
+        path(Name::Direct, &site.clients[0], site.direct(), IPERF_PORT),
+        path(Name::Last, &site.clients[2], catalogue.last(), IPERF_PORT),
         path(Name::OutsideReference, &site.outside, site.reference_server, IPERF_PORT),
         path(Name::OutsideDirect, &site.outside, site.direct(), IPERF_PORT),
         path(Name::NodePort, &site.outside, site.node_port, IPERF_NODE_PORT),
     ];
     if let Some(first) = catalogue.first() {
-        paths.insert(2, path(Name::First, &site.client, first, IPERF_PORT));
+        paths.insert(2, path(Name::First, &site.clients[1], first, IPERF_PORT));
     }
     paths
 }
@@ -156,8 +163,7 @@ fn paths<'a>(site: &'a Site, catalogue: &Catalogue) -> Vec<Path<'a>> {
 impl Path<'_> {
     fn measure(&self, time: Duration) -> Result<Sample> {
         let load = |clients| self.client.load(&Load::new(self.target, 0).parallel(clients).time(time))?.finish();
-        let one = load(1)?.all_good()?;
-        let many = load(CLIENTS)?.all_good()?;
+        let (one, many) = (load(1)?, load(CLIENTS)?);
         let hold = self.client.hold(&Hold::new(self.target).pause(Duration::ZERO))?;
         thread::sleep(time / 2);
         let held = hold.finish()?;
@@ -169,6 +175,7 @@ impl Path<'_> {
             p50_us: one.p50_ns as f64 / 1000.0,
             p99_us: one.p99_ns as f64 / 1000.0,
             round_trip_us: held.p50_ns as f64 / 1000.0,
+            failures: [one.failures, many.failures].concat(),
         })
     }
 
@@ -203,6 +210,8 @@ impl Figure {
             round_trip_ratio: ratio(|sample| sample.round_trip_us),
             gbit: streamed.then(|| median(streams[0].iter().copied())),
             gbit_ratio: streamed.then(|| median(streams[0].iter().zip(streams[1]).map(|(a, b)| a / b))),
+            failed: own.iter().map(|sample| sample.failures.len() as u64).sum(),
+            failure: own.iter().flat_map(|sample| &sample.failures).next().map(ToString::to_string),
         }
     }
 }

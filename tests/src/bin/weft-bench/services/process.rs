@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use weft_tests::{eventually, secs};
 
 /// `USER_HZ` of every architecture Linux has today: 1/100 s.
 const TICKS: f64 = 100.0;
@@ -46,25 +47,36 @@ fn field_mb(text: &str, key: &str) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
-/// Watches the largest sum of memory over the processes of a cgroup: an agent and whatever it runs.
+/// Watches the largest sum of memory over an agent and the programs it runs: all processes of its cgroup.
 pub(super) struct PeakMemory {
     stop: Arc<AtomicBool>,
     sampler: JoinHandle<f64>,
 }
 
 impl PeakMemory {
-    pub(super) fn watch(cgroup: &Path) -> Self {
+    /// `node`: the cgroup that the agent is about to enter, or one above that.
+    pub(super) fn watch(agent: u32, node: &Path) -> Result<Self> {
+        // <root>/<run>/<node>
+        let root = node.ancestors().nth(2).context("the root of cgroups")?;
+        let own = || -> Result<PathBuf> {
+            let cgroup = fs::read_to_string(format!("/proc/{agent}/cgroup")).context("read the agent's cgroup")?;
+            let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::/")).context("no cgroup2")?;
+            let path = root.join(cgroup);
+            ensure!(path.starts_with(node), "the agent is in {}", path.display());
+            Ok(path)
+        };
+        let procs = eventually(secs(5), own)?.0.join("cgroup.procs");
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, procs) = (Arc::clone(&stop), cgroup.join("cgroup.procs"));
+        let stopped = Arc::clone(&stop);
         let sampler = thread::spawn(move || {
             let mut peak = 0.0_f64;
             while !stopped.load(Ordering::Relaxed) {
-                peak = peak.max(sum_mb(&procs));
+                peak = peak.max(sum_mb(agent, &procs));
                 thread::sleep(SAMPLE_EVERY);
             }
             peak
         });
-        Self { stop, sampler }
+        Ok(Self { stop, sampler })
     }
 
     /// The peak in MB.
@@ -74,15 +86,11 @@ impl PeakMemory {
     }
 }
 
-/// A child that has not called exec yet shares its parent's memory: each program counts once.
-fn sum_mb(procs: &Path) -> f64 {
-    let mut programs: Vec<(PathBuf, f64)> = Vec::new();
-    for pid in fs::read_to_string(procs).unwrap_or_default().lines() {
-        let Ok(pid) = pid.parse::<u32>() else { continue };
-        let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { continue };
-        if programs.iter().all(|(known, _)| *known != program) {
-            programs.push((program, memory_mb(pid, "VmRSS").unwrap_or_default()));
-        }
-    }
-    programs.iter().map(|(_, mb)| mb).sum()
+/// A child that has not called exec yet shares its parent's memory and does not count.
+fn sum_mb(agent: u32, procs: &Path) -> f64 {
+    let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(agent);
+    let processes = fs::read_to_string(procs).unwrap_or_default();
+    let others = processes.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| program(*pid) != own);
+    others.chain([agent]).map(|pid| memory_mb(pid, "VmRSS").unwrap_or_default()).sum()
 }

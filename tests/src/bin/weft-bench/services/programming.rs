@@ -79,9 +79,9 @@ pub(super) fn from_nothing(
     let starts = if mode == Mode::Iptables && catalogue.services() > 1_000 { 1 } else { effort.starts };
     for start in 1.. {
         let kernel_before = kernel_mb()?;
-        let peak = PeakMemory::watch(cluster.node(1).cgroup());
         let begin = Instant::now();
         let pid = site.start(cluster, mode)?;
+        let peak = PeakMemory::watch(pid, cluster.node(1).cgroup())?;
         wait_for_services(site, catalogue, PATIENCE).with_context(|| cluster.node(1).agent().log_tail())?;
         ready.push(begin.elapsed().as_secs_f64() * 1000.0);
         settle(pid)?;
@@ -104,7 +104,7 @@ pub(super) fn from_nothing(
 
 /// Whether the last Service works inside and from outside.
 fn wait_for_services(site: &Site, catalogue: &Catalogue, patience: Duration) -> Result<()> {
-    for (client, target) in [(&site.client, catalogue.last()), (&site.outside, site.node_port)] {
+    for (client, target) in [(&site.prober, catalogue.last()), (&site.outside, site.node_port)] {
         let request = Request::tcp(target).timeout(Duration::from_millis(100));
         eventually(patience, || client.request(&request)?.all_good()).with_context(|| format!("{target}"))?;
     }
@@ -127,7 +127,7 @@ fn settle(pid: u32) -> Result<()> {
 /// Changes the endpoints of the last Service, one change after the other has arrived, then ten a second.
 pub(super) fn changes(cluster: &Cluster, site: &Site, catalogue: &Catalogue, effort: Effort) -> Result<Changed> {
     let pid = cluster.node(1).agent().id()?;
-    let mut follower = site.client.follow(catalogue.last(), LOOK_EVERY)?;
+    let mut follower = site.clients[2].follow(catalogue.last(), LOOK_EVERY)?;
     let (mut took, begin) = (Vec::new(), Instant::now());
     while took.len() < effort.changes && begin.elapsed() < Duration::from_secs(effort.change_seconds) {
         let number = took.len();

@@ -49,6 +49,16 @@ impl fmt::Display for Report {
                 line(f, row, cells(figure).into_iter())?;
             }
         }
+        for (row, figure) in self.rows.iter().flat_map(|row| row.paths.0.iter().map(move |figure| (row, figure))) {
+            if let Some(failure) = &figure.failure {
+                let Row { mode, services, .. } = row;
+                writeln!(
+                    f,
+                    "\n{mode}, {services} Services, {}: {} connections FAILED: {failure}",
+                    figure.path, figure.failed
+                )?;
+            }
+        }
         write!(f, "\n{TARGETS}")
     }
 }
