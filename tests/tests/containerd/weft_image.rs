@@ -3,9 +3,7 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use k8s_cri::v1::{
-    Capability, ContainerConfig, LinuxContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceOption,
-};
+use k8s_cri::v1::{ContainerConfig, LinuxContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceOption};
 use weft_tests::{Request, eventually, secs};
 
 use crate::{
@@ -20,7 +18,8 @@ const CGROUP: &str = "/host/cgroup";
 #[test]
 fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -> Result<()> {
     with_image(|fixture| {
-        let agent = run_agent(fixture)?;
+        let (agent, agent_container) = run_agent(fixture)?;
+        packet_filters(fixture, &agent_container)?;
         let plugin = fixture.node().directory().join("cni-bin/weft-cni");
         let installed = std::fs::symlink_metadata(&plugin)?;
         ensure!(installed.is_file() && installed.permissions().mode() & 0o111 == 0o111, "{installed:?}");
@@ -37,7 +36,7 @@ fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -
         ensure!(fixture.node().agent().status().is_err(), "the old agent still answers");
         fixture.balanced(&container).context("without an agent")?;
         fixture.cri.remove_pod(&agent)?;
-        let agent = run_agent(fixture)?;
+        let (agent, _) = run_agent(fixture)?;
         fixture.balanced(&container).context("with the new agent")?;
 
         fixture.remove(&near)?;
@@ -47,15 +46,33 @@ fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -
     })
 }
 
-/// Makes the agent's pod, and waits until it is ready and knows the other node.
-fn run_agent(fixture: &Fixture) -> Result<Sandbox> {
+/// That the image's programs have all they load: nft for its JSON output, iptables its extensions.
+fn packet_filters(fixture: &Fixture, container: &str) -> Result<()> {
+    let run = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        fixture.cri.exec(container, &words)
+    };
+    ensure!(run("nft --json list tables")?.contains("weft-proxy"), "nft does not see the agent's table");
+    let rule = "OUTPUT -p tcp -m statistic --mode nth --every 2 --packet 0 -m comment --comment probe -j MARK --set-xmark 0x1/0x1";
+    for program in ["iptables", "ip6tables", "iptables-nft"] {
+        run(&format!("{program} -t mangle -A {rule}"))?;
+        ensure!(run(&format!("{program}-save -t mangle"))?.contains("probe"), "{program} lost a rule");
+        run(&format!("{program} -t mangle -D {rule}"))?;
+    }
+    // Not every kernel has its tables.
+    ensure!(run("iptables-legacy --version")?.contains("legacy"), "iptables-legacy is another program");
+    Ok(())
+}
+
+/// Makes the agent's pod, and waits until it is ready and knows the other node. Returns its container too.
+fn run_agent(fixture: &Fixture) -> Result<(Sandbox, String)> {
     let pod = fixture.cri.run_pod(&PodSpec {
         host_network: true,
         privileged: true,
         log_directory: fixture.node().directory().display().to_string(),
         ..PodSpec::named("weft")
     })?;
-    fixture.cri.run_container(&pod, agent(fixture))?;
+    let container = fixture.cri.run_container(&pod, agent(fixture))?;
     eventually(secs(60), || {
         let status = fixture.node().agent().status()?;
         let peers = status.overlay.as_ref().map_or(0, |overlay| overlay.peers_up());
@@ -63,10 +80,10 @@ fn run_agent(fixture: &Fixture) -> Result<Sandbox> {
         Ok(())
     })?;
     eventually(secs(30), || fixture.cri.network_ready())?;
-    Ok(pod)
+    Ok((pod, container))
 }
 
-/// The container of the DaemonSet: no more rights than it asks for, and a root file system that cannot be written.
+/// The container of the DaemonSet, with a root file system that cannot be written.
 fn agent(fixture: &Fixture) -> ContainerConfig {
     let node = fixture.node();
     let run = fixture.cluster.run().directory();
@@ -86,9 +103,10 @@ fn agent(fixture: &Fixture) -> ContainerConfig {
         linux: Some(LinuxContainerConfig {
             security_context: Some(LinuxContainerSecurityContext {
                 namespace_options: Some(namespaces),
+                // As kube-proxy's. NET_ADMIN, BPF and PERFMON were enough, did containers without privileges not have
+                // a read-only /proc/sys: the agent switches forwarding on.
                 privileged: true,
                 readonly_rootfs: true,
-                capabilities: Some(Capability::default()),
                 ..LinuxContainerSecurityContext::default()
             }),
             ..LinuxContainerConfig::default()
