@@ -123,6 +123,47 @@ fn kube_leases_follow_the_nodes_of_the_api_server() -> Result<()> {
     cluster.shutdown()
 }
 
+/// Status and reason of a Node's condition NetworkUnavailable.
+fn network_unavailable(cluster: &Cluster, name: &str) -> Result<(String, String)> {
+    let object = node_object(cluster, name)?;
+    let conditions = object["status"]["conditions"].as_array().context("no conditions")?;
+    let ours = conditions.iter().find(|condition| condition["type"] == "NetworkUnavailable");
+    let ours = ours.with_context(|| object.to_string())?;
+    let text = |key: &str| ours[key].as_str().unwrap_or_default().to_owned();
+    Ok((text("status"), text("message")))
+}
+
+#[test]
+fn defect_d3_a_node_whose_network_is_down_says_so_and_takes_it_back() -> Result<()> {
+    let builder = Cluster::builder().nodes(2).api_server().without_agents().agent_flag(COMPONENTS.0, COMPONENTS.1);
+    let cluster = builder.agent_flag("--subnet-manager", "kube").build()?;
+    for number in 1..=2 {
+        cluster.manifests().apply(&format!("n{number}.yaml"), &node_yaml(number))?;
+    }
+    for node in cluster.nodes() {
+        node.agent().start()?;
+    }
+    all_joined(&cluster)?;
+    let pods = pods_that_reach_each_other(&cluster)?;
+    let is = |status: &str, message: &str| {
+        eventually(secs(40), || {
+            let now = network_unavailable(&cluster, "n1")?;
+            ensure!(now.0 == status && now.1.contains(message), "{now:?}");
+            Ok(())
+        })
+    };
+    is("False", "")?;
+    // VNI and port are taken by a device of another name: ours cannot be made again, and pods are cut off.
+    cluster.node(1).run("ip", &["link", "set", "flannel.1", "name", "thief"])?;
+    is("True", "flannel.1")?;
+    ensure!(network_unavailable(&cluster, "n2")?.0 == "False", "the other node's network is up");
+    cluster.node(1).run("ip", &["link", "delete", "thief"])?;
+    is("False", "")?;
+    pods[0].0.request(&Request::tcp(pods[1].0.socket_v4(8080)?))?.all_good()?;
+    drop(pods);
+    cluster.shutdown()
+}
+
 /// etcd on the outside host.
 fn start_etcd(cluster: &Cluster) -> Result<Child> {
     let url = format!("http://{OUTSIDE_V4}:2379");
@@ -154,11 +195,11 @@ fn start_without_net_conf(node: &Node) -> Result<Child> {
     command.spawn().context("start the agent")
 }
 
-/// How long etcd is frozen, and then dead. Zero already makes every agent lose it; `WEFT_OUTAGE_SECONDS=60` is the long form.
-fn outage() -> Result<Duration> {
-    let seconds = std::env::var("WEFT_OUTAGE_SECONDS").unwrap_or_else(|_| "0".to_owned());
-    Ok(Duration::from_secs(seconds.parse().context("WEFT_OUTAGE_SECONDS")?))
-}
+/// How long etcd is frozen: long enough for every agent to notice (it pings every 5 s, and waits 5 s).
+const FROZEN: Duration = secs(12);
+
+/// How long it is dead, while other tests run: the time that issue 4 names.
+const DEAD: Duration = secs(60);
 
 #[test]
 fn etcd_leases_survive_an_outage_of_etcd_without_a_lost_packet() -> Result<()> {
@@ -173,17 +214,16 @@ fn etcd_leases_survive_an_outage_of_etcd_without_a_lost_packet() -> Result<()> {
     all_joined(&cluster)?;
     let pods = pods_that_reach_each_other(&cluster)?;
 
-    let outage = outage()?;
     let load = pods[0].0.load(&Load::new(pods[1].0.socket_v4(8080)?, 200))?;
     let between = || pods[2].0.request(&Request::tcp(pods[0].0.socket_v4(8080)?).count(50))?.all_good();
     let etcd_pid = Pid::from_raw(i32::try_from(etcd.id())?);
     kill(etcd_pid, Signal::SIGSTOP)?;
-    std::thread::sleep(outage);
+    std::thread::sleep(FROZEN);
     between()?;
     kill(etcd_pid, Signal::SIGCONT)?;
     etcd.kill()?;
     etcd.wait()?;
-    std::thread::sleep(outage);
+    std::thread::sleep(DEAD);
     between()?;
     let mut etcd = start_etcd(&cluster)?;
     // They follow again: a peer that looks like flannel's is programmed everywhere.
@@ -198,9 +238,34 @@ fn etcd_leases_survive_an_outage_of_etcd_without_a_lost_packet() -> Result<()> {
     })?;
     load.finish()?.all_good()?;
     drop(pods);
-    for child in agents.iter_mut().chain([&mut etcd]) {
+    for child in &mut agents {
         child.kill()?;
         child.wait()?;
     }
+    cleanup_gives_the_lease_back(&cluster)?;
+    etcd.kill()?;
+    etcd.wait()?;
     cluster.shutdown()
+}
+
+/// `weft cleanup` is another process than the one that took the lease.
+fn cleanup_gives_the_lease_back(cluster: &Cluster) -> Result<()> {
+    // All keys below subnets/, in base64.
+    let script = format!(
+        "curl -sf -m 5 http://{OUTSIDE_V4}:2379/v3/kv/range -d \
+         '{{\"key\":\"'$(printf /coreos.com/network/subnets/ | base64 -w0)'\",\
+           \"range_end\":\"'$(printf /coreos.com/network/subnets0 | base64 -w0)'\",\"count_only\":true}}'"
+    );
+    let count = || -> Result<Value> {
+        let answer: Value = serde_json::from_str(&cluster.outside().run("sh", &["-c", &script])?)?;
+        Ok(answer["count"].clone())
+    };
+    // Three nodes and the peer that looks like flannel's.
+    ensure!(count()? == "4", "{:?}", count());
+    let node = cluster.node(1);
+    let arguments = node.agent().arguments().into_iter().filter(|argument| !argument.starts_with("--net-conf="));
+    let output = node.agent().command("cleanup").args(arguments).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(count()? == "3", "{:?}", count());
+    Ok(())
 }

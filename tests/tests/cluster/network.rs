@@ -99,3 +99,47 @@ fn a_node_that_joins_later_is_reached() -> Result<()> {
     eventually(secs(5), || client.request(&request)?.all_good())?;
     cluster.shutdown()
 }
+
+/// What a process did up to now.
+#[derive(Clone, Copy, Debug)]
+struct Activity {
+    /// Page faults of child processes that ended: a program that is started has hundreds.
+    children_faults: u64,
+    /// How often the thread of the pod network waited for something.
+    waits: u64,
+}
+
+impl Activity {
+    fn of(pid: u32) -> Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // proc_pid_stat(5): cminflt and cmajflt are the 11th and the 13th field; the second is a name in parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(") ").context("no name")?.1.split(' ').collect();
+        let children_faults = fields[8].parse::<u64>()? + fields[10].parse::<u64>()?;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?.path();
+            if std::fs::read_to_string(task.join("comm"))?.trim() == "weft-overlay" {
+                let status = std::fs::read_to_string(task.join("status"))?;
+                let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                return Ok(Self { children_faults, waits: line.context("no switches")?.trim().parse()? });
+            }
+        }
+        anyhow::bail!("no thread weft-overlay")
+    }
+}
+
+#[test]
+fn defect_e4_an_idle_node_starts_no_program_and_hardly_wakes_up() -> Result<()> {
+    let cluster = Cluster::builder().nodes(2).dual_stack().agent_flag("--components", "overlay,cni").build()?;
+    let pid = cluster.node(1).agent().id()?;
+    // flannel starts 40 programs every five seconds. What the start itself caused has to end first, so: some five seconds.
+    eventually(secs(60), || {
+        let before = Activity::of(pid)?;
+        std::thread::sleep(secs(5));
+        let after = Activity::of(pid)?;
+        ensure!(after.children_faults == before.children_faults, "programs were started: {before:?} {after:?}");
+        // A glance at what the kernel does not tell, and what the neighbours' kernels do.
+        ensure!(after.waits - before.waits <= 6, "{} times awake: {before:?} {after:?}", after.waits - before.waits);
+        Ok::<_, anyhow::Error>(())
+    })?;
+    cluster.shutdown()
+}
