@@ -19,7 +19,8 @@ pub struct SocketState {
     pub flags: u32,
 }
 
-/// Key of `UDP_FLOWS` (peer = Service address) and of `UDP_REPLIES` (peer = endpoint; the value is the Service address).
+/// Key of `UDP_FLOWS` (peer = Service address) and of `UDP_REPLIES` (peer = endpoint; the value is the Service address.
+/// Or peer = value = a client of the socket whose address looks like a NodePort).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {

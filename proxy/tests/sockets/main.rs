@@ -246,6 +246,32 @@ fn node_ports_are_at_the_nodes_addresses_and_at_the_hosts_loopback_only() {
     });
 }
 
+const ANSWER_CLIENT: &str = "
+for server, client in zip(sys.argv[1::2], sys.argv[2::2]):
+    a = udp(server); a.bind((server, 7000)); b = udp(client); b.bind((client, 30080))
+    b.sendto(b'question', (server if server != '::' else '127.0.0.1', 7000)); data, source = a.recvfrom(64)
+    a.sendto(b'answer', source); print(b.recv(64).decode())
+    a.close(); b.close()
+    c = udp(client); c.sendto(b'x', (client, 30080)); print(c.recv(64).decode()); c.close()";
+
+#[test]
+fn a_udp_server_answers_a_client_at_the_node_whose_port_is_a_node_port() {
+    in_netns(&[&PODS[..], &PODS6, &["10.244.9.9", "fd44::9", "172.30.0.1", "fd30::1"]].concat(), || {
+        serve_pods(&PODS[..1]);
+        serve_pods(&PODS6[..1]);
+        let mut setup = Setup::new();
+        setup.desired.node_port_addresses = ["172.30.0.1", "fd30::1"].map(|ip| ip.parse().unwrap()).into();
+        setup.service(Frontend::NodePort(30080), &to(&PODS[..1]));
+        setup.service(Frontend::NodePort(30080), &to(&PODS6[..1]));
+        // A socket that asks the Service itself is led to its endpoint as ever.
+        let (v4, v6) = (name(PODS[0]), name(PODS6[0]));
+        // The last server has IPv4 and IPv6 in one socket.
+        let cases = ["10.244.9.9", "172.30.0.1", "fd44::9", "fd30::1", "::", "172.30.0.1"];
+        let answers = setup.node.run(ANSWER_CLIENT, &cases);
+        assert_eq!(answers, ["answer", &v4, "answer", &v6, "answer", &v4]);
+    });
+}
+
 #[test]
 fn agents_come_and_go_and_no_connection_fails() {
     // Closed with a reset, so that the ports of 100,000 connections do not linger.

@@ -1,4 +1,7 @@
 //! `recvmsg4` and `recvmsg6`: the source a UDP client sees is the Service it asked, as resolvers insist on.
+//!
+//! A datagram that comes from an address of the node and the number of a NodePort is from a client that happens to have this port. It is
+//! remembered, so that `sendmsg` lets the answer go there and not to the Service.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
@@ -6,7 +9,7 @@ use crate::{
     ALLOW,
     family::{Family, V4, V6},
     maps::UDP_REPLIES,
-    socket,
+    service, socket,
 };
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -21,18 +24,23 @@ fn recvmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn recvmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let Some(state) = socket::state(ctx) else {
-        return ALLOW;
-    };
     let source = F::peer(ctx);
-    if socket::is_connected(ctx, state) && state.endpoint == source {
-        let service = state.service;
-        F::set_peer(ctx, &service);
-    } else if socket::has_flows(state) {
-        // SAFETY: copied at once into the context.
-        if let Some(service) = unsafe { UDP_REPLIES.get(socket::flow_key(ctx, &source)) } {
-            F::set_peer(ctx, service);
+    if let Some(state) = socket::state(ctx) {
+        if socket::is_connected(ctx, state) && state.endpoint == source {
+            let service = state.service;
+            F::set_peer(ctx, &service);
+            return ALLOW;
         }
+        if socket::has_flows(state) {
+            // SAFETY: copied at once into the context.
+            if let Some(service) = unsafe { UDP_REPLIES.get(socket::flow_key(ctx, &source)) } {
+                F::set_peer(ctx, service);
+                return ALLOW;
+            }
+        }
+    }
+    if service::may_be_node_port(&source) && service::is_of_node(&source) {
+        socket::remember_client(ctx, &source);
     }
     ALLOW
 }

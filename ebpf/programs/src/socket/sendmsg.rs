@@ -42,6 +42,9 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
     let Some(service) = service::find(ctx, &wanted, PROTOCOL_UDP) else {
         return leave(ctx, &wanted);
     };
+    if service::may_be_node_port(&wanted) && socket::is_client(ctx, &wanted) {
+        return ALLOW;
+    }
     if let Some(endpoint) = known_endpoint(ctx, &wanted, &service) {
         F::set_peer(ctx, &endpoint);
         return ALLOW;

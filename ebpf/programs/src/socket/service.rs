@@ -105,6 +105,24 @@ fn config_for_node_port(port_be: u16) -> Option<&'static Config> {
     config.may_be_node_port(u16::from_be(port_be)).then_some(config)
 }
 
+/// Whether a NodePort may have the number of this peer's port.
+#[inline(always)]
+pub(crate) fn may_be_node_port(peer: &Peer) -> bool {
+    config_for_node_port(peer.port_be).is_some()
+}
+
+/// Whether the peer has an address that NodePorts are accepted at.
+#[inline(always)]
+pub(crate) fn is_of_node(peer: &Peer) -> bool {
+    let Peer { address_be, .. } = *peer;
+    match peer.as_v4() {
+        // SAFETY: only whether it is there is looked at.
+        Some(address_be) => unsafe { NODE_ADDRESSES4.get(address_be).is_some() },
+        // SAFETY: as above.
+        None => unsafe { NODE_ADDRESSES6.get(address_be).is_some() },
+    }
+}
+
 #[inline(always)]
 fn accepted(ctx: &SockAddrContext, config: &Config, flags: u32) -> bool {
     // SAFETY: the context pointer is the kernel's.

@@ -3,7 +3,7 @@
 use aya_ebpf::{EbpfContext, helpers::bpf_get_socket_cookie, programs::SockAddrContext};
 use weft_ebpf_abi::{FlowKey, Peer, SOCKET_CONNECTED, SOCKET_FLOWS, SocketState};
 
-use crate::maps::SOCKET;
+use crate::maps::{SOCKET, UDP_REPLIES};
 
 /// `TCP_ESTABLISHED` of net/tcp_states.h; a UDP socket is in this state while it is connected.
 const ESTABLISHED: u32 = 1;
@@ -66,7 +66,24 @@ pub(crate) fn flow_key(ctx: &SockAddrContext, peer: &Peer) -> FlowKey {
     FlowKey { socket_cookie, peer: *peer, padding: 0 }
 }
 
-/// Whether the socket has entries in `UDP_REPLIES`.
+/// Records that `peer` has sent to this socket by itself: as a reply that shows what it is from. Without `SOCKET_FLOWS`, which is for
+/// replies that show something else.
+#[inline(always)]
+pub(crate) fn remember_client(ctx: &SockAddrContext, peer: &Peer) {
+    if !is_client(ctx, peer) {
+        // Fails only if the kernel finds nothing to evict; then the answer goes to the Service.
+        let _ = UDP_REPLIES.insert(flow_key(ctx, peer), peer, 0);
+    }
+}
+
+/// Whether `peer` is a client of this socket, and not a Service that it asks.
+#[inline(always)]
+pub(crate) fn is_client(ctx: &SockAddrContext, peer: &Peer) -> bool {
+    // SAFETY: compared at once. An element that is reused meanwhile names another peer.
+    unsafe { UDP_REPLIES.get(flow_key(ctx, peer)) == Some(peer) }
+}
+
+/// Whether the socket has entries in `UDP_REPLIES` that show a Service.
 #[inline(always)]
 pub(crate) fn has_flows(state: &SocketState) -> bool {
     state.flags & SOCKET_FLOWS != 0
