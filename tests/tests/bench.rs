@@ -1,0 +1,50 @@
+//! The bench programs at their shortest: that they still measure, not what.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+#[test]
+fn services_with_ebpf() -> Result<()> {
+    services("ebpf")
+}
+
+#[test]
+fn services_with_nftables() -> Result<()> {
+    services("nftables")
+}
+
+#[test]
+fn services_with_iptables() -> Result<()> {
+    services("iptables")
+}
+
+fn services(mode: &str) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let json = directory.path().join("results.json");
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_weft-bench"));
+    bench.args(["services", "--quick", "--sizes=3", "--modes", mode, "--json"]).arg(&json);
+    let output = bench.output().context("run weft-bench")?;
+    let shown = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    ensure!(output.status.success(), "{shown}");
+    ensure!(shown.contains("| direct / ref |"), "no table: {shown}");
+
+    let results: Value = serde_json::from_slice(&std::fs::read(&json)?)?;
+    ensure!(results["machine"]["kernel"].is_string(), "{results:#}");
+    let row = &results["results"]["rows"][0];
+    ensure!(row["mode"] == mode && row["services"] == 3, "{row:#}");
+    let paths = row["paths"].as_array().context("no paths")?;
+    ensure!(paths.len() == 7, "{row:#}");
+    for path in paths {
+        ensure!(path["failed"] == 0 && is_positive(&path["rateRatio"]) && is_positive(&path["p50Us"]), "{path:#}");
+    }
+    for figure in [&row["started"]["readyMs"], &row["started"]["peakMb"], &row["changed"]["p50Ms"], &row["repairMs"]] {
+        ensure!(is_positive(figure), "{row:#}");
+    }
+    Ok(())
+}
+
+fn is_positive(figure: &Value) -> bool {
+    figure.as_f64().is_some_and(|figure| figure > 0.0)
+}
