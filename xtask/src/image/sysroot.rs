@@ -156,8 +156,11 @@ fn unpacked_packages(architecture: Architecture) -> Result<PathBuf> {
 }
 
 fn unpack(packages: &Path, root: &Path) -> Result<()> {
-    for entry in fs::read_dir(packages).with_context(|| format!("list {}", packages.display()))? {
-        let package = entry?.path();
+    let entries = fs::read_dir(packages).with_context(|| format!("list {}", packages.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    // By name: nftables is the last, and its program the sign that all are unpacked.
+    files.sort();
+    for package in files {
         let mut command = step::command("dpkg-deb");
         let output = command.arg("--extract").arg(&package).arg(root).output().context("start dpkg-deb")?;
         ensure!(
