@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
@@ -18,9 +19,33 @@ use crate::{
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(2);
 
+/// How old a file must be to be told from a newer one by its time. Ticks are 10 ms at most.
+const SETTLED: Duration = Duration::from_millis(100);
+
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     root: PathBuf,
+}
+
+/// Leases that were read, with what their files were like.
+pub(super) type Read = BTreeMap<Subnets, (Stamp, Lease)>;
+
+/// Tells whether a file was written since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    modified: SystemTime,
+    length: u64,
+}
+
+impl Stamp {
+    /// `None` if the file was written a moment ago: another write within the same tick of the kernel's clock would not show.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let modified = metadata.modified().ok()?;
+        let settled = modified.elapsed().is_ok_and(|age| age > SETTLED);
+        settled.then(|| Self { inode: metadata.ino(), modified, length: metadata.len() })
+    }
 }
 
 /// Released when dropped, and by the kernel when the process dies.
@@ -128,7 +153,13 @@ impl Store {
 
     /// Reads all leases. A directory that does not exist yet holds none.
     pub(super) fn list(&self) -> Result<Listing, LeaseError> {
+        self.list_again(&mut Read::new())
+    }
+
+    /// The same; of files that are as they were at the last reading, noted in `read`, only the metadata is looked at.
+    pub(super) fn list_again(&self, read: &mut Read) -> Result<Listing, LeaseError> {
         let mut listing = Listing::default();
+        let before = std::mem::take(read);
         for name in file_names(&self.subnets_dir())? {
             let subnets: Subnets = match name.parse() {
                 Ok(subnets) => subnets,
@@ -137,7 +168,17 @@ impl Store {
                     continue;
                 }
             };
-            let entry = match fs::read_to_string(self.subnets_dir().join(&name)) {
+            let path = self.subnets_dir().join(&name);
+            // Before the file is read: what is written meanwhile is seen the next time.
+            let stamp = Stamp::of(&path);
+            if let (Some(stamp), Some((old, lease))) = (stamp, before.get(&subnets))
+                && stamp == *old
+            {
+                listing.entries.insert(subnets, Ok(lease.clone()));
+                read.insert(subnets, (stamp, lease.clone()));
+                continue;
+            }
+            let entry = match fs::read_to_string(path) {
                 Ok(text) => LeaseAttributes::from_json(&text)
                     .map(|attributes| Lease { subnets, attributes })
                     .map_err(|error| error.to_string()),
@@ -145,6 +186,9 @@ impl Store {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => Err(error.to_string()),
             };
+            if let (Some(stamp), Ok(lease)) = (stamp, &entry) {
+                read.insert(subnets, (stamp, lease.clone()));
+            }
             listing.entries.insert(subnets, entry);
         }
         Ok(listing)

@@ -17,7 +17,7 @@ use notify::{
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::store::Store;
+use super::store::{Read, Store};
 use crate::lease::{LeaseError, LeaseSnapshot};
 
 /// How often the directory is read although nothing was reported: inotify loses events when its queue is full, and says
@@ -46,9 +46,10 @@ pub(super) fn start(store: Store) -> Result<watch::Receiver<Option<Arc<LeaseSnap
     // Before the first reading, or a change in between would be missed.
     watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(|error| failed("watch", error))?;
 
-    let first = store.list()?.into_snapshot(None);
+    let mut read = Read::new();
+    let first = store.list_again(&mut read)?.into_snapshot(None);
     let (snapshots, receiver) = watch::channel(Some(Arc::new(first)));
-    let reader = Reader { store, watcher, directory, snapshots };
+    let reader = Reader { store, watcher, directory, snapshots, read };
     thread::Builder::new().name("weft-leases".into()).spawn(move || reader.run(&changes)).map_err(|source| {
         LeaseError::Backend { doing: "start the thread that reads leases".into(), source: source.into() }
     })?;
@@ -68,6 +69,7 @@ struct Reader {
     watcher: RecommendedWatcher,
     directory: PathBuf,
     snapshots: Snapshots,
+    read: Read,
 }
 
 impl Reader {
@@ -96,7 +98,7 @@ impl Reader {
         }
     }
 
-    fn read(&self) -> Result<(), LeaseError> {
+    fn read(&mut self) -> Result<(), LeaseError> {
         // A directory that is gone says nothing about the nodes: only a listing of one that exists does.
         let directory = &self.directory;
         std::fs::metadata(directory).map_err(|source| LeaseError::File {
@@ -104,7 +106,7 @@ impl Reader {
             path: directory.clone(),
             source,
         })?;
-        let listing = self.store.list()?;
+        let listing = self.store.list_again(&mut self.read)?;
         self.snapshots.send_if_modified(|current| {
             let next = listing.into_snapshot(current.as_deref());
             let modified = current.as_deref() != Some(&next);

@@ -301,7 +301,10 @@ mod tests {
                 r#"-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/16 -m comment --comment "flanneld masq" -j MASQUERADE --random-fully"#,
             ]
         );
-        assert_eq!(Chain::Forward.add_jump(0), r#"-I FORWARD 1 -m comment --comment "flanneld forward" -j FLANNEL-FWD"#);
+        assert_eq!(
+            Chain::Forward.add_jump(0),
+            r#"-I FORWARD 1 -m comment --comment "flanneld forward" -j FLANNEL-FWD"#
+        );
     }
 
     #[test]
