@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::Write,
     path::PathBuf,
     sync::mpsc,
     thread,
@@ -74,7 +75,8 @@ pub(crate) struct Soak {
     /// Write the report to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write every attempt of a client to this file, and the compared states of the kernel to `FILE.soaked` and `FILE.fresh`.
+    /// Write every attempt of a client to this file, the changes to `FILE.changes`, and the compared states of the kernel to
+    /// `FILE.soaked` and `FILE.fresh`.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 }
@@ -87,6 +89,7 @@ struct Course<'a> {
     objects: Vec<Objects>,
     rng: Rng,
     version: u64,
+    changes: Option<File>,
     report: &'a mut Report,
 }
 
@@ -134,9 +137,19 @@ impl Soak {
         let (sender, seen) = mpsc::channel();
         let trace = self.trace.as_ref().map(File::create).transpose().context("create the trace")?;
         let judge = court.judge(seen, trace);
+        let changes_trace = self.trace.as_ref().map(|trace| File::create(trace.with_added_extension("changes")));
         stage.start_clients(self.services, seed, self.rate, &sender)?;
         drop(sender);
-        let mut course = Course { mode: self.mode, stage, court, objects, rng, version: 0, report };
+        let mut course = Course {
+            mode: self.mode,
+            stage,
+            court,
+            objects,
+            rng,
+            version: 0,
+            changes: changes_trace.transpose()?,
+            report,
+        };
         let result = course.run(changes);
         let Course { mut stage, court, .. } = course;
         stage.stop_clients()?;
@@ -222,6 +235,9 @@ impl Course<'_> {
             let objects = &mut self.objects[number as usize];
             let Some(change) = objects.change(&mut self.rng) else { continue };
             self.court.history().announce(number, Truth::of(number, objects), unix_us());
+            if let Some(trace) = &mut self.changes {
+                writeln!(trace, "{} {}", unix_us(), change.what)?;
+            }
             let manifests = self.stage.cluster.manifests();
             match &change.content {
                 Some(content) => manifests.apply(&change.file, content),
@@ -245,6 +261,9 @@ impl Course<'_> {
             .with_context(|| format!("the agent does not follow:\n{}", cluster.node(1).agent().log_tail()))?;
         self.report.slowest_batch_ms = self.report.slowest_batch_ms.max(begin.elapsed().as_millis() as u64);
         self.court.history().confirm(unix_us());
+        if let Some(trace) = &mut self.changes {
+            writeln!(trace, "{} all followed", unix_us())?;
+        }
         Ok(())
     }
 

@@ -95,6 +95,14 @@ impl Stage {
             ),
         )?;
         let (v4, v6) = (node.v4(), node.v6());
+        // No redirects: they would lead a client elsewhere for good when a Service is away for a moment.
+        for place in [cluster.outside(), node] {
+            shell(
+                place,
+                "for c in all eth0; do for p in ipv4.conf.$c.send_redirects ipv4.conf.$c.accept_redirects \
+                 ipv6.conf.$c.accept_redirects; do sysctl -qw net.$p=0; done; done",
+            )?;
+        }
         shell(cluster.outside(), &format!("ip route add {VIPS_V4} via {v4}; ip -6 route add {VIPS_V6} via {v6}"))?;
         // What no Service has is unreachable at once, and not after eight seconds; by a rule, since routes that are
         // unreachable say so once a second only.
