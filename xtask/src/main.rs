@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod image;
 mod setup;
 mod soak;
@@ -37,6 +38,8 @@ enum Verb {
     Check,
     /// Measure, always as a ratio to the same path without Weft.
     Bench(bench::Bench),
+    /// Feed random input to planner and parsers.
+    Fuzz(fuzz::Fuzz),
     /// Change Services at random under traffic, as in two days, and look for anything wrong.
     Soak(soak::Soak),
     /// Build the container image, as an archive; no daemon is needed.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Test(test) => test.run(),
         Verb::Check => check::check(),
         Verb::Bench(bench) => bench.run(),
+        Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Soak(soak) => soak.run(),
         Verb::Image(image) => image.run(),
     };
