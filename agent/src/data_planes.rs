@@ -89,7 +89,8 @@ fn cgroup_root(proxy: &ProxyConfig) -> anyhow::Result<PathBuf> {
 
 fn sockets(proxy: &ProxyConfig) -> anyhow::Result<Ebpf> {
     let (cgroup_root, bpffs) = (cgroup_root(proxy)?, proxy.bpffs.clone());
-    Ok(Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs, sizes: proxy.map_sizes })?)
+    let sockets = Ebpf::open(SocketPlaneConfig { cgroup_root, bpffs, sizes: proxy.map_sizes })?;
+    Ok(if proxy.packets.localhost_node_ports { sockets } else { sockets.without_localhost_node_ports() })
 }
 
 fn remove_nftables(proxy: &ProxyConfig) -> Result<(), DataPlaneError> {

@@ -75,6 +75,12 @@ impl Ebpf {
         Ok(Self { config, plane, table, in_step: false })
     }
 
+    /// NodePorts are not at the host's loopback addresses: `nodePortAddresses` leaves them out, or `localhostNodePorts` is off (6.6).
+    pub fn without_localhost_node_ports(mut self) -> Self {
+        self.table.serve_node_ports_at_localhost(false);
+        self
+    }
+
     fn try_apply(&mut self, desired: &Desired, changed: &Changed) -> Result<(), DataPlaneError> {
         let everything = !self.in_step || *changed == Changed::Everything;
         let now = Instant::now();

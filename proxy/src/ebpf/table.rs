@@ -49,6 +49,7 @@ pub(crate) struct Table {
     node_addresses: BTreeMap<IpAddr, bool>,
     node_ports: PortRange,
     storage: Storage,
+    localhost_node_ports: bool,
 }
 
 /// What has been found out so far in one planning.
@@ -71,7 +72,13 @@ impl Table {
             node_addresses: BTreeMap::new(),
             node_ports: PortRange::default(),
             storage: Storage::new(sizes),
+            localhost_node_ports: true,
         }
+    }
+
+    /// Whether NodePorts are at the host's loopback addresses too, as from the start (6.6).
+    pub(crate) fn serve_node_ports_at_localhost(&mut self, serve: bool) {
+        self.localhost_node_ports = serve;
     }
 
     /// The Service port as last planned.
@@ -116,6 +123,7 @@ impl Table {
             written: observed.services.iter().map(|(key, value)| (*key, *value)).collect(),
             node_addresses: observed.node_addresses.clone(),
             node_ports: observed.node_ports,
+            localhost_node_ports: self.localhost_node_ports,
             ..Self::new(sizes)
         };
         for frontend in observed.services.keys() {
@@ -209,6 +217,7 @@ impl Table {
     fn plan_node_addresses(&mut self, desired: &Desired, work: &mut Work) {
         // Every network namespace has loopback addresses of its own; only the host's lead to the node's ports.
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let loopback = loopback.into_iter().filter(|_| self.localhost_node_ports);
         let wanted: BTreeMap<IpAddr, bool> =
             desired.node_port_addresses.iter().copied().chain(loopback).map(|ip| (ip, ip.is_loopback())).collect();
         let changed = |(ip, host_only): &(&IpAddr, &bool)| self.node_addresses.get(ip) != Some(host_only);

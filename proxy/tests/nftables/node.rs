@@ -44,6 +44,12 @@ impl Node {
         net.node.run(|| plane.apply(desired, changed).unwrap()).unwrap();
     }
 
+    /// Does some of what may wait; false: there was nothing.
+    pub(crate) fn catch_up(&mut self) -> bool {
+        let Self { net, plane, desired } = self;
+        net.node.run(|| plane.catch_up(desired).unwrap()).unwrap()
+    }
+
     pub(crate) fn put(&mut self, plan: &ServicePortPlan) {
         self.desired.ports.insert(plan.key.clone(), Arc::new(plan.clone()));
         self.apply(&Changed::Ports(vec![plan.key.clone()]));

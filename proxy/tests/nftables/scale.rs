@@ -47,6 +47,31 @@ fn ten_thousand_services_come_and_change_in_time() {
     eprintln!("{:?}", status.lines().find(|line| line.starts_with("VmHWM")));
 }
 
+/// ClusterIPs of ebpf mode: what is urgent takes next to no time, and no change has to wait for the rest.
+#[test]
+fn ten_thousand_second_lines_come_in_small_parts() {
+    let scope = PacketScope::External { second_line: true };
+    let mut node = Node::new(scope);
+    node.desired.ports = (0..SERVICES).map(|n| many(n, 0)).map(|plan| (plan.key.clone(), Arc::new(plan))).collect();
+    let started = Instant::now();
+    node.apply(&Changed::Everything);
+    eprintln!("urgent: {:?}", started.elapsed());
+    let (mut parts, mut longest, started) = (0, Duration::ZERO, Instant::now());
+    loop {
+        let part = Instant::now();
+        if !node.catch_up() {
+            break;
+        }
+        longest = longest.max(part.elapsed());
+        parts += 1;
+    }
+    eprintln!("second line: {:?} in {parts} parts, the longest {longest:?}", started.elapsed());
+    assert_eq!(parts, usize::from(SERVICES).div_ceil(128));
+    node.plane = Nftables::new(scope, PacketSettings::default());
+    node.apply(&Changed::Everything);
+    assert!(!node.catch_up(), "a restart has nothing to add");
+}
+
 const SERVICES: u16 = 10_000;
 
 fn many(n: u16, round: u16) -> ServicePortPlan {

@@ -205,6 +205,20 @@ fn node_ports_are_accepted_at_the_desired_addresses_and_at_the_hosts_loopback() 
 }
 
 #[test]
+fn rule_6_6_loopback_can_be_left_out_and_stays_out() {
+    let mut maps = FakeMaps::new();
+    let mut state = desired(&[service("web", &[Frontend::NodePort(30080)], to(&[A]))]);
+    state.node_port_addresses = ["172.30.0.1".parse().unwrap()].into();
+    let (mut table, _) = maps.restart(&state);
+    table.serve_node_ports_at_localhost(false);
+    for changed in [Changed::NodePortAddresses, Changed::Everything] {
+        maps.bring_to(&mut table, &state, &changed);
+        let left: Vec<_> = maps.node_addresses.keys().map(ToString::to_string).collect();
+        assert_eq!(left, ["172.30.0.1"], "{changed:?}");
+    }
+}
+
+#[test]
 fn a_port_keeps_its_affinity_whatever_else_changes() {
     let mut maps = FakeMaps::new();
     let ports = [cluster_ip("10.96.0.1:80"), Frontend::NodePort(30080)];
