@@ -30,7 +30,7 @@ impl ApiServer {
     pub(crate) fn start(place: &Place, address: Ipv4Addr, binaries: &Binaries) -> Result<Self> {
         let address = SocketAddr::from((address, PORT));
         let program = binaries.beside("weft-test-apiserver")?;
-        let child = launch(place, &program, address, None)?;
+        let child = launch(place, &program, address, &[])?;
         Ok(Self { place: place.clone(), address, program, child })
     }
 
@@ -49,13 +49,18 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Starts it again with the objects in `manifests`, and with resource versions that count from 1 again.
+    /// Starts it again, with these flags.
     ///
     /// # Errors
     /// It does not come up.
-    pub(crate) fn restart(&mut self, manifests: &Path) -> Result<()> {
-        self.child = launch(&self.place, &self.program, self.address, Some(manifests))?;
+    pub(crate) fn restart(&mut self, flags: &[&str]) -> Result<()> {
+        self.child = launch(&self.place, &self.program, self.address, flags)?;
         Ok(())
+    }
+
+    /// Makes it misbehave; `{}` ends that.
+    pub(crate) fn set_faults(&self, faults: &Value) -> Result<()> {
+        self.send("PUT", "/faults", &faults.to_string())
     }
 
     /// Creates or replaces an object by server-side apply.
@@ -76,8 +81,9 @@ impl ApiServer {
             write!(
                 stream,
                 "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
-                 Content-Type: application/apply-patch+yaml\r\nContent-Length: {}\r\n\r\n{body}",
+                 Content-Type: {}\r\nContent-Length: {}\r\n\r\n{body}",
                 self.address,
+                if method == "PATCH" { "application/apply-patch+yaml" } else { "application/json" },
                 body.len()
             )?;
             let mut answer = String::new();
@@ -99,12 +105,9 @@ impl Drop for ApiServer {
     }
 }
 
-fn launch(place: &Place, program: &Path, address: SocketAddr, load: Option<&Path>) -> Result<Child> {
+fn launch(place: &Place, program: &Path, address: SocketAddr, flags: &[&str]) -> Result<Child> {
     let mut command = place.command(program);
-    if let Some(manifests) = load {
-        command.arg("--load").arg(manifests);
-    }
-    command.args(["--listen", &address.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(["--listen", &address.to_string()]).args(flags).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
     let stdout = child.stdout.take().context("standard output of the API server")?;
     let mut line = String::new();

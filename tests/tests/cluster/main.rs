@@ -1,6 +1,9 @@
 //! Clusters with real agents and real packets.
 
+mod api_trouble;
+mod config;
 mod fixture;
+mod health;
 mod health_checks;
 mod kube;
 mod leases;

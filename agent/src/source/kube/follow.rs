@@ -48,7 +48,7 @@ impl<'a> Follower<'a> {
         let mut failing = false;
         loop {
             let news = watch.next().await;
-            self.log_outage(&mut failing, news.as_ref().err());
+            self.note_outage(&mut failing, news.as_ref().err());
             let Ok(news) = news else { continue };
             match self.take(news) {
                 Some(Next::Go) => {}
@@ -58,12 +58,21 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Once when the API server goes away, and once when it is back.
-    fn log_outage(&self, failing: &mut bool, error: Option<&WatchError>) {
+    /// Says it once when the API server goes away, and once when it is back.
+    fn note_outage(&self, failing: &mut bool, error: Option<&WatchError>) {
         let kind = self.kind;
         match error {
-            Some(error) if !*failing => warn!(%kind, %error, "watching the API server; the data plane stays as it is"),
-            None if *failing => info!(%kind, "watching the API server again"),
+            Some(error) if !*failing => {
+                warn!(%kind, %error, "watching the API server; the data plane stays as it is");
+                self.send(SourceEvent::Trouble(
+                    kind,
+                    Some(format!("{kind}: the API server cannot be watched: {error}")),
+                ));
+            }
+            None if *failing => {
+                info!(%kind, "watching the API server again");
+                self.send(SourceEvent::Trouble(kind, self.trouble.clone()));
+            }
             _ => {}
         }
         *failing = error.is_some();
