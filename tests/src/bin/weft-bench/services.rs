@@ -86,9 +86,9 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    rounds: 11,
-    milliseconds: 200,
-    throughput_rounds: 3,
+    rounds: 9,
+    milliseconds: 180,
+    throughput_rounds: 2,
     starts: 3,
     changes: 200,
     change_seconds: 45,

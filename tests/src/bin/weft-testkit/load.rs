@@ -63,7 +63,13 @@ impl Load {
                 })
                 .collect();
             match self.milliseconds {
-                Some(time) => thread::sleep(Duration::from_millis(time)),
+                Some(time) => {
+                    thread::sleep(Duration::from_millis(time));
+                    // On a busy machine the first connection can take longer than that.
+                    while !ready.is_completed() && start.elapsed() < TIMEOUT {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
                 None => wait_for_end_of_stdin(),
             }
             stop.store(true, Ordering::Relaxed);
