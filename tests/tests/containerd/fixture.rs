@@ -169,6 +169,9 @@ impl Fixture {
         let of_pod = |line: &&str| line.split(' ').next().is_some_and(|to| to.parse::<IpAddr>().is_ok());
         let routes: Vec<&str> = routes.lines().filter(of_pod).collect();
         ensure!(routes.is_empty(), "routes are left: {routes:?}");
+        // The table of host ports goes with the last of them.
+        let tables = node.run("nft", &["list", "tables"])?;
+        ensure!(!tables.contains("weft-hostports"), "host ports are left: {tables}");
         let reserved = self.reserved()?;
         ensure!(reserved.is_empty(), "addresses are left: {reserved:?}");
         let namespaces = self.containerd.network_namespaces()?;
