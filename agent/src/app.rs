@@ -5,11 +5,10 @@
 
 use std::{
     fmt::Display,
-    fs,
-    io::{self, IsTerminal},
+    fs, io,
     process::ExitCode,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -21,7 +20,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
-use tracing_subscriber::EnvFilter;
 use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
 use weft_proxy::plan::{Planner, PlannerConfig};
 
@@ -29,18 +27,30 @@ use crate::{
     cli::{AgentArgs, PathArgs},
     cni_files,
     commands::{self, print_config},
-    config::{Config, LogConfig, OverlayConfig, SourceKind},
-    conntrack_parameters, data_planes, node_addresses, pod_network, privileges,
+    config::{
+        Config, OverlayConfig, ServersConfig, Settings, SourceKind,
+        reload::{self, Live},
+    },
+    conntrack_parameters, data_planes,
+    events::{self, Events, Note},
+    health::{self, Health, Listening, NodeEligibility},
+    log::{self, ChangeFilter},
+    metrics::{self, Exposed, Metrics},
+    node_addresses, pod_network, privileges,
     server::{Identity, Server, Sources},
     services::{
-        self, Health, Parts,
+        self, Parts,
         health_checks::{self, ListenFailure},
     },
     source,
+    status::ConfigStatus,
 };
 
 /// Bad usage or configuration.
 const EXIT_USAGE: u8 = 2;
+
+/// How long an agent that has to end waits for its last event to be told.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// `weft agent`: runs until SIGTERM or SIGINT.
 pub(crate) fn main(args: &AgentArgs) -> ExitCode {
@@ -55,11 +65,11 @@ pub(crate) fn main(args: &AgentArgs) -> ExitCode {
         let written = fs::write(path, format!("{:#}\n", config.settings.document()));
         return exit_code("agent", written.with_context(|| format!("write {}", path.display())));
     }
-    start_logging(&config.log);
+    let log_filter = log::start(&config.log);
     for notice in &config.notices {
         warn!("{notice}");
     }
-    privileged("agent", |runtime| runtime.block_on(run(config)))
+    privileged("agent", |runtime| runtime.block_on(run(config, args.clone(), log_filter)))
 }
 
 /// `weft cleanup`: removes everything of ours from the node.
@@ -100,16 +110,6 @@ fn complain(command: &str, problems: &[impl Display]) {
     }
 }
 
-fn start_logging(log: &LogConfig) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.filter()));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if log.json {
-        lines.json().init();
-    } else {
-        lines.with_ansi(io::stderr().is_terminal()).init();
-    }
-}
-
 /// Tells the kernel how unlike it is to end the agent when memory is short. Needs a privilege to be lowered; kube-proxy
 /// ignores a failure too (14.9).
 fn set_oom_score(adjustment: i64) {
@@ -118,35 +118,124 @@ fn set_oom_score(adjustment: i64) {
     }
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyhow::Result<()> {
     log_config(&config);
     set_oom_score(config.oom_score_adj);
     let started = Instant::now();
     let shutdown = CancellationToken::new();
     // First, since a second agent with the same directories must not get further than this.
     let server = Server::bind(&config.paths.run_dir).context("the agent's socket")?;
+    let api = match &config.source {
+        SourceKind::Kube(access) if config.components.proxy => Some(source::kube::connect(access).await?),
+        _ => None,
+    };
+    let parts = Observers {
+        events: Events::start(api.as_ref().map(|(client, _)| client.clone()), &config.node_name),
+        metrics: Arc::new(Metrics::new()),
+        health: Arc::new(services::Health::new(config.servers.late_after)),
+        node: Arc::new(NodeEligibility::new(&config.node_name)),
+    };
 
     let overlay = match &config.overlay {
         Some(overlay) => Some(pod_network::start(&config, overlay, &shutdown).await?),
         None => None,
     };
-    if let (true, Some(overlay)) = (config.components.cni, &overlay) {
-        tokio::spawn(install_cni(config.paths.clone(), overlay.clone()).instrument(info_span!("cni")));
+    if let Some(overlay) = &overlay {
+        tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
+        if config.components.cni {
+            tokio::spawn(install_cni(config.paths.clone(), overlay.clone()).instrument(info_span!("cni")));
+        }
     }
     let mut source_at = ("none", String::new());
     let mut services = None;
     if config.components.proxy {
-        let handle = start_services(&config)?;
-        source_at = start_source(&config, handle.clone()).await?;
+        let handle = start_services(&config, &parts)?;
+        source_at = start_source(&config, api, &parts, handle.clone())?;
         services = Some(handle);
     }
 
-    let identity = Identity { node: config.node_name, components: config.components, source: source_at, started };
-    let sources = Sources { identity, overlay, services };
+    let (configuration, settings) = follow_configuration(&config, args, &parts, services.clone(), log_filter)?;
+    let identity =
+        Identity { node: config.node_name.clone(), components: config.components, source: source_at, started };
+    let sources = Sources { identity, overlay, services, configuration };
+    serve_health_and_metrics(&config.servers, &parts, &sources, settings, &shutdown).await?;
+    parts.events.node(Note { warning: false, reason: "Starting", action: "StartKubeProxy", note: String::new() });
     stop_on_signals(&shutdown)?;
     server.serve(sources, shutdown).await.context("the agent's socket")?;
     info!("stopped; the data plane stays as it is");
     Ok(())
+}
+
+/// What looks at the others, and is looked at from outside.
+struct Observers {
+    events: Events,
+    metrics: Arc<Metrics>,
+    health: Arc<services::Health>,
+    node: Arc<NodeEligibility>,
+}
+
+/// kube-proxy's two servers. One whose address cannot be had is tried again, or with `bindAddressHardFail` ends the agent.
+async fn serve_health_and_metrics(
+    config: &ServersConfig,
+    parts: &Observers,
+    sources: &Sources,
+    settings: watch::Receiver<Settings>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let health = Health {
+        services: sources.services.as_ref().map(|_| Arc::clone(&parts.health)),
+        overlay: sources.overlay.clone(),
+        node: Arc::clone(&parts.node),
+        metrics: Arc::clone(&parts.metrics),
+    };
+    let exposed = Exposed {
+        metrics: Arc::clone(&parts.metrics),
+        services: sources.services.clone(),
+        overlay: sources.overlay.clone(),
+        settings,
+    };
+    let servers = [
+        config.healthz.map(|at| ("health", at, health::router(health), "FailedToStartProxierHealthcheck")),
+        Some(("metrics", config.metrics, metrics::router(exposed), "FailedToStartMetricServer")),
+    ];
+    for (name, at, router, reason) in servers.into_iter().flatten() {
+        let listening = Listening { name, at, hard_fail: config.hard_fail };
+        if let Err(error) = health::serve(listening, router, shutdown.clone()) {
+            let note = format!("cannot serve {name} at {at}: {error}");
+            parts.events.node(Note { warning: true, reason, action: "StartKubeProxy", note: note.clone() });
+            parts.events.flush(LAST_WORDS).await;
+            anyhow::bail!(note);
+        }
+    }
+    Ok(())
+}
+
+/// Follows the configuration files; returns what is to be known of them, and what is in force.
+fn follow_configuration(
+    config: &Config,
+    args: AgentArgs,
+    parts: &Observers,
+    services: Option<services::Handle>,
+    log_filter: ChangeFilter,
+) -> anyhow::Result<(watch::Receiver<ConfigStatus>, watch::Receiver<Settings>)> {
+    let (status, status_now) = watch::channel(ConfigStatus::default());
+    let (settings, settings_now) = watch::channel(config.settings.clone());
+    let (health, events) = (Arc::clone(&parts.health), parts.events.clone());
+    let live = Live {
+        late_after: Box::new(move |limit| health.set_limit(limit)),
+        node_port_addresses: Box::new(move |allowed| {
+            if let Some(services) = &services {
+                services.node_port_addresses(allowed);
+            }
+        }),
+        log_filter,
+        restart_needed: Box::new(move |fields| {
+            let note = format!("restart the agent for {} to take effect", fields.join(", "));
+            events.node(Note { warning: true, reason: "ConfigurationChanged", action: "FollowConfiguration", note });
+        }),
+    };
+    reload::follow(args, config.clone(), live, settings, status).context("the configuration files")?;
+    Ok((status_now, settings_now))
 }
 
 /// The effective configuration, a line a part.
@@ -193,14 +282,20 @@ async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus
     }
 }
 
-fn start_services(config: &Config) -> anyhow::Result<services::Handle> {
+fn start_services(config: &Config, parts: &Observers) -> anyhow::Result<services::Handle> {
     let proxy = &config.proxy;
     // Before the data planes, which look at one of them (10.11).
     let conntrack = conntrack_parameters::apply(&proxy.conntrack);
-    let health = Arc::new(Health::default());
-    // The warning is in the log; an event on the Service would say the same.
-    let on_failure = Box::new(|failure: &ListenFailure| {
-        debug!(reason = ListenFailure::REASON, action = ListenFailure::ACTION, ?failure, "event");
+    let health = Arc::clone(&parts.health);
+    let events = parts.events.clone();
+    let on_failure = Box::new(move |failure: &ListenFailure| {
+        let (reason, action) = (ListenFailure::REASON, ListenFailure::ACTION);
+        events.service(&failure.service, Note { warning: true, reason, action, note: failure.message.clone() });
+    });
+    let events = parts.events.clone();
+    let late = Box::new(move |waited: Duration| {
+        let note = format!("the kernel was out of date for {:.0} s", waited.as_secs_f64());
+        events.node(Note { warning: true, reason: "ServicesRepaired", action: "SyncServices", note });
     });
     let handle = services::start(
         proxy,
@@ -209,6 +304,8 @@ fn start_services(config: &Config) -> anyhow::Result<services::Handle> {
             data_planes: data_planes::open(proxy)?,
             health_checks: health_checks::start(config.node_name.clone(), Arc::clone(&health), on_failure),
             health,
+            metrics: Arc::clone(&parts.metrics),
+            late,
             conntrack,
         },
     )?;
@@ -218,15 +315,19 @@ fn start_services(config: &Config) -> anyhow::Result<services::Handle> {
 }
 
 /// Starts whatever delivers objects; returns its kind and place.
-async fn start_source(config: &Config, services: services::Handle) -> anyhow::Result<(&'static str, String)> {
-    match &config.source {
-        SourceKind::Dir(path) => {
-            let deliver = move |event| services.source_event(event);
-            source::dir::watch(path, deliver).with_context(|| format!("watch {}", path.display()))?;
-            Ok(("dir", path.display().to_string()))
-        }
-        SourceKind::Kube(access) => {
-            let (client, url) = source::kube::connect(access).await?;
+fn start_source(
+    config: &Config,
+    api: Option<(kube::Client, String)>,
+    parts: &Observers,
+    services: services::Handle,
+) -> anyhow::Result<(&'static str, String)> {
+    let node = Arc::clone(&parts.node);
+    let deliver = move |event| {
+        node.see(&event);
+        services.source_event(event)
+    };
+    match (&config.source, api) {
+        (SourceKind::Kube(access), Some((client, url))) => {
             let (node, run_dir, trusting) =
                 (config.node_name.clone(), config.paths.run_dir.clone(), access.trust_empty_lists);
             let watching = async move {
@@ -234,6 +335,11 @@ async fn start_source(config: &Config, services: services::Handle) -> anyhow::Re
             };
             tokio::spawn(watching.instrument(info_span!("source")));
             Ok(("kube", url))
+        }
+        (SourceKind::Kube(_), None) => anyhow::bail!("the API server was not connected to"),
+        (SourceKind::Dir(path), _) => {
+            source::dir::watch(path, deliver).with_context(|| format!("watch {}", path.display()))?;
+            Ok(("dir", path.display().to_string()))
         }
     }
 }

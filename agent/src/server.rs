@@ -22,7 +22,7 @@ use weft_overlay::OverlayStatus;
 use crate::{
     config::Components,
     services,
-    status::{ServiceStatus, SourceStatus, Status},
+    status::{ConfigStatus, ServiceStatus, SourceStatus, Status},
 };
 
 /// Name of the socket below `--run-dir`.
@@ -36,6 +36,8 @@ pub(crate) struct Sources {
     pub(crate) overlay: Option<watch::Receiver<OverlayStatus>>,
     /// The Services thread, when the component runs.
     pub(crate) services: Option<services::Handle>,
+    /// The configuration files.
+    pub(crate) configuration: watch::Receiver<ConfigStatus>,
 }
 
 /// Who this agent is.
@@ -115,6 +117,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Json<Status> {
         components: identity.components.names(),
         overlay,
         proxy: report.map(|report| report.proxy),
+        configuration: sources.configuration.borrow().clone(),
         source,
     })
 }

@@ -26,8 +26,23 @@ pub(crate) struct Status {
     pub(crate) overlay: Option<OverlayStatus>,
     /// Services; absent when the component is off.
     pub(crate) proxy: Option<ProxyStatus>,
+    /// The configuration files, and what should be done about them.
+    #[serde(default)]
+    pub(crate) configuration: ConfigStatus,
     /// Where the objects come from; absent without a component that needs them.
     pub(crate) source: Option<SourceStatus>,
+}
+
+/// The configuration files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ConfigStatus {
+    /// Those that are followed.
+    pub(crate) files: Vec<String>,
+    /// What is wrong with them as they are now; what was in force before stays in force.
+    pub(crate) mistakes: Vec<String>,
+    /// Fields that have changed since the agent started, and need a restart to take effect.
+    pub(crate) restart_needed: Vec<String>,
 }
 
 /// State of Service balancing.

@@ -15,6 +15,13 @@ pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
     writeln!(out, "Node {}: {ready}", status.node)?;
     let up = duration(status.uptime_seconds);
     writeln!(out, "  weft {}, up {up}, components {}", status.version, status.components.join(", "))?;
+    for mistake in &status.configuration.mistakes {
+        writeln!(out, "  problem: the changed configuration is not used: {mistake}")?;
+    }
+    if !status.configuration.restart_needed.is_empty() {
+        let fields = status.configuration.restart_needed.join(", ");
+        writeln!(out, "  problem: the configuration changed; restart the agent for {fields}")?;
+    }
     if let Some(overlay) = &status.overlay {
         out.push('\n');
         print_overlay(overlay, out)?;

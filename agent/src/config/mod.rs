@@ -9,6 +9,7 @@ mod overlay;
 mod packets;
 mod parts;
 mod proxy;
+pub(crate) mod reload;
 mod servers;
 mod settings;
 

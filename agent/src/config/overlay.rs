@@ -12,7 +12,7 @@ use super::{KubeAccess, Mistakes, leases, leases::SubnetManager, readable};
 use crate::cli::AgentArgs;
 
 /// Where the manifests of flannel put it.
-const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
+pub(super) const NET_CONF: &str = "/etc/kube-flannel/net-conf.json";
 
 /// Configuration of the pod network.
 #[derive(Debug, Clone, PartialEq)]

@@ -219,6 +219,11 @@ impl Settings {
         self.iter().filter(|(path, setting)| setting.value != other.get(path).value).map(|(path, _)| path).collect()
     }
 
+    /// Takes a field over from another configuration.
+    pub(crate) fn copy(&mut self, path: &'static str, from: &Self) {
+        self.0.insert(path, from.get(path).clone());
+    }
+
     fn say_what_has_no_effect(&self, given: &Given, mistakes: &mut Mistakes) {
         for field in FIELDS {
             let Effect::None(why) = field.effect else { continue };

@@ -5,6 +5,7 @@
 
 mod health;
 pub(crate) mod health_checks;
+mod measure;
 mod node;
 mod planes;
 mod takeover;
@@ -28,18 +29,22 @@ use tracing::{debug, info, warn};
 use weft_proxy::{
     dataplane::MapFill,
     model::{IpFamily, ObjectKind},
-    plan::Planner,
+    plan::{Change, Planner},
 };
 
 use crate::{
     allocator,
-    config::ProxyConfig,
+    config::{NodePortAddresses, ProxyConfig},
     data_planes::Chosen,
+    events::MOMENT,
+    metrics::Metrics,
     source::SourceEvent,
     status::{MapStatus, ParameterStatus, ProxyStatus, RejectedObject, ServiceStatus},
 };
 pub(crate) use health::Health;
+use health::UntilEnd;
 use health_checks::{Publisher, Served};
+pub(crate) use measure::Measured;
 use node::NodeSettings;
 use planes::Planes;
 use takeover::Takeover;
@@ -54,7 +59,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 enum Input {
     Source(SourceEvent),
     NodeAddresses(BTreeSet<IpAddr>),
+    NodePortAddresses(NodePortAddresses),
     Report(oneshot::Sender<Report>),
+    Measure(oneshot::Sender<Measured>),
     List { service: Option<String>, reply: oneshot::Sender<Vec<ServiceStatus>> },
 }
 
@@ -86,10 +93,22 @@ impl Handle {
         self.0.send(Input::NodeAddresses(addresses)).is_ok()
     }
 
+    /// Accepts NodePorts at other addresses; `false` when the thread has ended.
+    pub(crate) fn node_port_addresses(&self, allowed: NodePortAddresses) -> bool {
+        self.0.send(Input::NodePortAddresses(allowed)).is_ok()
+    }
+
     /// All Services, or one by `namespace/name`; `None` when the thread has ended.
     pub(crate) async fn list(&self, service: Option<String>) -> Option<Vec<ServiceStatus>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Input::List { service, reply }).ok()?;
+        answer.await.ok()
+    }
+
+    /// Numbers for metrics; `None` when the thread has ended.
+    pub(crate) async fn measure(&self) -> Option<Measured> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Input::Measure(reply)).ok()?;
         answer.await.ok()
     }
 
@@ -111,6 +130,10 @@ pub(crate) struct Parts {
     pub(crate) health_checks: Publisher,
     /// Whether the data planes keep up; kept up to date.
     pub(crate) health: Arc<Health>,
+    /// Where it is counted what happens.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Is told when an update had to wait for more than a moment, and for how long.
+    pub(crate) late: Box<dyn Fn(Duration) + Send>,
     /// What was written at start; for the report.
     pub(crate) conntrack: Vec<ParameterStatus>,
 }
@@ -120,7 +143,7 @@ pub(crate) struct Parts {
 /// # Errors
 /// The thread cannot be created.
 pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handle> {
-    let Parts { planner, data_planes: chosen, health_checks, health, conntrack } = parts;
+    let Parts { planner, data_planes: chosen, health_checks, health, metrics, late, conntrack } = parts;
     let (sender, inputs) = mpsc::channel();
     let worker = Worker {
         planner,
@@ -130,7 +153,10 @@ pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handl
         node: NodeSettings::new(config, chosen.packets),
         takeover: Takeover::new(config.take_over_kube_proxy),
         health_checks,
+        _until_end: UntilEnd(Arc::clone(&health)),
         health,
+        metrics,
+        late,
         conntrack,
         unlisted: BTreeSet::from([ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node]),
         listening: BTreeMap::new(),
@@ -156,6 +182,9 @@ struct Worker {
     takeover: Takeover,
     health_checks: Publisher,
     health: Arc<Health>,
+    _until_end: UntilEnd,
+    metrics: Arc<Metrics>,
+    late: Box<dyn Fn(Duration) + Send>,
     conntrack: Vec<ParameterStatus>,
     /// Kinds of which no full list came yet.
     unlisted: BTreeSet<ObjectKind>,
@@ -188,6 +217,7 @@ impl Worker {
                 match input {
                     Input::Source(event) => self.take(event),
                     Input::NodeAddresses(addresses) => self.node.addresses_are(addresses),
+                    Input::NodePortAddresses(allowed) => self.node.allow(allowed),
                     question => questions.push(question),
                 }
             }
@@ -222,6 +252,7 @@ impl Worker {
         match event {
             SourceEvent::Replace(kind, objects) => {
                 debug!(%kind, count = objects.len(), "full list");
+                self.metrics.changed(kind, objects.len());
                 self.may_shrink = true;
                 let replaced = self.planner.replace(kind, objects);
                 for warning in replaced.warnings {
@@ -232,10 +263,13 @@ impl Worker {
                 }
                 self.unlisted.remove(&kind);
             }
-            SourceEvent::Change(change) => match self.planner.apply(change) {
-                Ok(warnings) => warnings.iter().for_each(|warning| warn!("{warning}")),
-                Err(error) => warn!("{error}; its last good state stays"),
-            },
+            SourceEvent::Change(change) => {
+                self.metrics.changed(kind_of(&change), 1);
+                match self.planner.apply(change) {
+                    Ok(warnings) => warnings.iter().for_each(|warning| warn!("{warning}")),
+                    Err(error) => warn!("{error}; its last good state stays"),
+                }
+            }
             SourceEvent::Unreadable(list) => self.unreadable = list,
             SourceEvent::Trouble(kind, Some(trouble)) => {
                 self.source_trouble.insert(kind, trouble);
@@ -256,8 +290,11 @@ impl Worker {
         }
         if self.planes.is_pending() {
             self.health.pending();
+            self.metrics.queued();
         }
+        let (started, full) = (Instant::now(), self.planes.is_everything_pending());
         if self.planes.apply(self.planner.desired()) {
+            self.metrics.synced(started.elapsed(), full, self.planes.error().is_none());
             if self.last_sync.is_none() {
                 info!(service_ports = self.planner.ports().len(), "Services are programmed");
             }
@@ -272,7 +309,9 @@ impl Worker {
 
     /// What may only follow once the kernel leads new connections to where they belong.
     fn in_sync(&mut self) {
-        self.health.updated();
+        if let Some(waited) = self.health.updated().filter(|waited| *waited >= MOMENT) {
+            (self.late)(waited);
+        }
         if let Some(retire) = self.retire.take() {
             retire();
             self.takeover.start();
@@ -283,7 +322,7 @@ impl Worker {
             self.listening.clone_from(&addresses);
             self.health_checks.publish(Served { checks: self.planner.health_checks().clone(), addresses });
         }
-        self.udp.run(&mut self.planner);
+        self.udp.run(&mut self.planner, &self.metrics);
     }
 
     fn answer(&self, question: Input) {
@@ -291,10 +330,13 @@ impl Worker {
             Input::Report(reply) => {
                 let _ = reply.send(self.report());
             }
+            Input::Measure(reply) => {
+                let _ = reply.send(measure::measure(&self.planner, &self.planes));
+            }
             Input::List { service, reply } => {
                 let _ = reply.send(view::services(&self.planner, &self.planes, service.as_deref()));
             }
-            Input::Source(_) | Input::NodeAddresses(_) => {}
+            Input::Source(_) | Input::NodeAddresses(_) | Input::NodePortAddresses(_) => {}
         }
     }
 
@@ -328,7 +370,17 @@ impl Worker {
     }
 }
 
+fn kind_of(change: &Change) -> ObjectKind {
+    match change {
+        Change::Apply(object) => object.reference().kind,
+        Change::Delete(reference) => reference.kind,
+    }
+}
+
 fn map_status(fill: MapFill) -> MapStatus {
     let MapFill { name, used, capacity: max, flag } = fill;
     MapStatus { name: name.to_owned(), used, max, flag: flag.map(str::to_owned) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,11 @@ impl NodeSettings {
         }
     }
 
+    /// Accepts NodePorts at other addresses from now on.
+    pub(crate) fn allow(&mut self, allowed: NodePortAddresses) {
+        self.allowed = allowed;
+    }
+
     /// Takes note of the addresses of all interfaces.
     pub(crate) fn addresses_are(&mut self, addresses: BTreeSet<IpAddr>) {
         self.addresses = Some(addresses);

@@ -23,6 +23,8 @@ struct Plane {
     plane: Box<dyn DataPlane>,
     pending: Pending,
     failure: Option<Failure>,
+    /// How often it could not be brought up to date.
+    failures: u64,
 }
 
 /// What changed since the last successful apply.
@@ -99,6 +101,16 @@ impl Planes {
         wrote
     }
 
+    /// Whether a data plane is to be brought up to date from what the kernel has, and not only by what changed.
+    pub(crate) fn is_everything_pending(&self) -> bool {
+        self.0.iter().any(|plane| plane.pending.everything)
+    }
+
+    /// How often each data plane could not be brought up to date.
+    pub(crate) fn failures(&self) -> Vec<(&'static str, u64)> {
+        self.0.iter().map(|plane| (plane.plane.name(), plane.failures)).collect()
+    }
+
     /// Whether anything is to be applied, now or after a pause.
     pub(crate) fn is_pending(&self) -> bool {
         self.0.iter().any(|plane| plane.pending.is_anything())
@@ -161,7 +173,7 @@ impl Planes {
 
 impl Plane {
     fn unknown(plane: Box<dyn DataPlane>) -> Self {
-        Self { plane, pending: Pending { everything: true, ..Pending::default() }, failure: None }
+        Self { plane, pending: Pending { everything: true, ..Pending::default() }, failure: None, failures: 0 }
     }
 
     fn apply(&mut self, desired: &Desired) -> bool {
@@ -185,6 +197,7 @@ impl Plane {
     fn failed(&mut self, message: String) {
         let delay = self.failure.as_ref().map_or(FIRST_RETRY, |failure| (failure.delay * 2).min(LAST_RETRY));
         error!(plane = self.plane.name(), error = message, retry_in = ?delay, "cannot bring the kernel up to date");
+        self.failures += 1;
         self.pending = Pending { everything: true, ..Pending::default() };
         self.failure = Some(Failure { message, delay, retry_at: Instant::now() + delay });
     }

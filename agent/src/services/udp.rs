@@ -1,11 +1,13 @@
 //! UDP flows and sockets that still lead to an endpoint that is gone. TCP ones are left alone: their connections end by
 //! themselves (kube-proxy.md 4.13, 10.7).
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use tracing::{debug, warn};
 use weft_netlink::Conntrack;
 use weft_proxy::{conntrack, model::IpFamily, plan::Planner, udp_sockets};
+
+use crate::metrics::Metrics;
 
 /// Follows the planner's UDP changes, after the data planes carry them.
 pub(crate) struct UdpCleanUp {
@@ -23,10 +25,10 @@ impl UdpCleanUp {
     }
 
     /// Deletes stale conntrack entries (section 10), and closes sockets that were connected to a gone endpoint.
-    pub(crate) fn run(&mut self, planner: &mut Planner) {
+    pub(crate) fn run(&mut self, planner: &mut Planner, metrics: &Metrics) {
         if !planner.take_udp_changes().is_empty() {
             for family in [IpFamily::V4, IpFamily::V6] {
-                self.delete_stale(planner, family);
+                self.delete_stale(planner, family, metrics);
             }
         }
         let gone = planner.take_gone_udp_endpoints();
@@ -44,10 +46,12 @@ impl UdpCleanUp {
         }
     }
 
-    fn delete_stale(&mut self, planner: &Planner, family: IpFamily) {
+    fn delete_stale(&mut self, planner: &Planner, family: IpFamily, metrics: &Metrics) {
         let Some(conntrack) = &mut self.conntrack else { return };
+        let started = Instant::now();
         match conntrack::clean_up(conntrack, family, planner.udp_flows(family)) {
             Ok(cleaned) => {
+                metrics.conntrack_cleaned(family, started.elapsed(), cleaned.deleted as u64);
                 debug!(%family, deleted = cleaned.deleted, "deleted stale UDP connections");
                 for error in cleaned.failed {
                     warn!(%error, "a stale UDP connection stays until it times out");

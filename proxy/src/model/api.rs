@@ -371,6 +371,18 @@ pub struct NodeSpec {
     /// `podCIDRs`: what detectLocalMode NodeCIDR goes by (8.8).
     #[serde(rename = "podCIDRs", deserialize_with = "null_as_default")]
     pub pod_cidrs: Vec<String>,
+    /// `taints`. The cluster autoscaler's decides the node's health (11.1), not what is planned.
+    #[serde(deserialize_with = "null_as_default")]
+    pub taints: Vec<Taint>,
+}
+
+/// `spec.taints[]` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Taint {
+    /// `key`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub key: String,
 }
 
 /// `status` of a Node.

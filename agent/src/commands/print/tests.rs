@@ -2,7 +2,8 @@ use weft_proxy::model::{IpFamily, Protocol};
 
 use super::{duration, services, status};
 use crate::status::{
-    EndpointStatus, FrontendStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus, Status, Verdict,
+    ConfigStatus, EndpointStatus, FrontendStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus, Status,
+    Verdict,
 };
 
 fn service(name: &str, endpoints: &[(&str, u64)], internal: Verdict) -> ServiceStatus {
@@ -52,6 +53,7 @@ default/gone:http TCP   ClusterIP 10.96.0.10:80   none: refused
 #[test]
 fn a_problem_is_seen_in_the_status() {
     let node = Status {
+        configuration: ConfigStatus::default(),
         node: "n1".to_owned(),
         version: "0.1.0".to_owned(),
         ready: false,

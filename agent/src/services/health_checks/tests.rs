@@ -38,7 +38,7 @@ async fn ask(at: SocketAddr, request: &str) -> io::Result<String> {
 
 #[tokio::test]
 async fn rule_11_3_each_family_counts_its_own_endpoints() {
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
     let mut publisher = start("n1".to_owned(), Arc::clone(&health), Box::new(|_| {}));
     let port = free_port();
     publisher.publish(served("svc1", port, &[(IpFamily::V4, 2), (IpFamily::V6, 0)]));
@@ -72,7 +72,7 @@ async fn rule_11_3_a_port_in_use_is_told_once_and_the_others_are_served() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&told);
     let on_failure: OnFailure = Box::new(move |failure| note.lock().unwrap().push(failure.message.clone()));
-    let mut publisher = start("n1".to_owned(), Arc::default(), on_failure);
+    let mut publisher = start("n1".to_owned(), Arc::new(Health::new(Duration::from_secs(60))), on_failure);
     let (taken, free) = (free_port(), free_port());
     let holder = listen(SocketAddr::from(([127, 0, 0, 1], taken))).unwrap();
     let mut both = served("a", taken, &[(IpFamily::V4, 1)]);

@@ -1,0 +1,175 @@
+//! Health, metrics and events of real agents, asked as kubelet, load balancers and Prometheus do.
+
+use std::{fs, net::TcpListener, os::fd::AsFd};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use weft_tests::{Cluster, Node, Request, eventually, secs};
+
+use crate::fixture::{Serving, assert_exact, web_vip};
+
+/// Status and body of `http://127.0.0.1:PORT/PATH` on the node, or of a host given.
+fn get(node: &Node, url: &str) -> Result<(u16, String)> {
+    let output = node.command("curl").args(["-sS", "-g", "-m", "5", "-w", "\n%{http_code}", url]).output()?;
+    ensure!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let (body, code) = text.rsplit_once('\n').context("curl writes the code")?;
+    Ok((code.parse()?, body.to_owned()))
+}
+
+fn healthz(node: &Node, path: &str) -> Result<(u16, Value)> {
+    let (code, body) = get(node, &format!("http://127.0.0.1:10256{path}"))?;
+    Ok((code, serde_json::from_str(&body).unwrap_or_default()))
+}
+
+fn metrics(node: &Node) -> Result<String> {
+    let (code, body) = get(node, "http://127.0.0.1:10249/metrics")?;
+    ensure!(code == 200, "{code}: {body}");
+    Ok(body)
+}
+
+/// The value of a series.
+fn metric(text: &str, series: &str) -> Result<f64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.with_context(|| format!("no {series} in\n{text}"))?.parse().context("a number")
+}
+
+fn node_object(name: &str, taint: &str) -> String {
+    let taints = if taint.is_empty() { String::new() } else { format!("[{{key: {taint}, effect: NoSchedule}}]") };
+    format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nspec:\n  taints: {taints}\n")
+}
+
+#[test]
+fn rule_11_1_health_follows_the_node_and_the_data_plane() -> Result<()> {
+    let cluster = Cluster::builder().build()?;
+    let node = cluster.node(1);
+    let is = |path: &'static str, expected: u16| {
+        eventually(secs(10), || {
+            let (code, body) = healthz(node, path)?;
+            ensure!(code == expected, "{path}: {code} {body}");
+            Ok(body)
+        })
+    };
+    // The kit's directory says nothing of the node.
+    cluster.manifests().apply("node.yaml", &node_object("n1", ""))?;
+    let (body, _) = is("/healthz", 200)?;
+    ensure!(body["nodeEligible"] == true && body["healthy"] == true, "{body}");
+    ensure!(body["status"]["IPv4"]["healthy"] == true && body["status"]["IPv6"]["healthy"] == true, "{body}");
+    is("/readyz", 200)?;
+    cluster.manifests().apply("node.yaml", &node_object("n1", "ToBeDeletedByClusterAutoscaler"))?;
+    let (body, _) = is("/healthz", 503)?;
+    ensure!(body["nodeEligible"] == false && body["healthy"] == true, "{body}");
+    let (body, _) = is("/livez", 200)?;
+    ensure!(body.get("nodeEligible").is_none(), "{body}");
+    // A wildcard is both families, and from other hosts too.
+    ensure!(get(node, "http://[::1]:10256/livez")?.0 == 200);
+    ensure!(get(node, &format!("http://{}:10256/livez", node.v4()))?.0 == 200);
+    ensure!(get(node, "http://127.0.0.1:10256/other")?.0 == 404);
+    cluster.shutdown()
+}
+
+#[test]
+fn health_is_of_the_data_plane_and_not_of_the_api_server() -> Result<()> {
+    let mut serving = Serving::on(Cluster::builder().api_server())?;
+    serving.cluster.manifests().apply("n1.yaml", &node_object("n1", ""))?;
+    eventually(secs(10), || {
+        let (code, body) = healthz(serving.cluster.node(1), "/healthz")?;
+        ensure!(code == 200, "{code} {body}");
+        Ok(())
+    })?;
+    serving.cluster.manifests_mut().kill_api_server()?;
+    assert_exact(&serving.clients[0], &Request::tcp(web_vip()))?;
+    for path in ["/healthz", "/livez", "/readyz"] {
+        let (code, body) = healthz(serving.cluster.node(1), path)?;
+        ensure!(code == 200, "{path}: {code} {body}");
+    }
+    serving.shutdown()
+}
+
+#[test]
+fn section_11_2_metrics_tell_what_happened() -> Result<()> {
+    let serving = Serving::start()?;
+    let node = serving.cluster.node(1);
+    for (path, expected) in [("/healthz", "ok"), ("/healthz/ping", "ok"), ("/proxyMode", "ebpf")] {
+        let answer = get(node, &format!("http://127.0.0.1:10249{path}"))?;
+        ensure!(answer == (200, expected.to_owned()), "{path}: {answer:?}");
+    }
+    let (_, configz) = get(node, "http://127.0.0.1:10249/configz")?;
+    let configz: Value = serde_json::from_str(&configz)?;
+    ensure!(configz["kubeproxy.config.k8s.io"]["kind"] == "KubeProxyConfiguration", "{configz}");
+    ensure!(configz["kubeproxy.config.k8s.io"]["hostnameOverride"] == "n1", "{configz}");
+    assert_exact(&serving.clients[0], &Request::tcp(web_vip()).count(30))?;
+    healthz(node, "/livez")?;
+    let connections = "weft_service_connections_total{namespace=\"default\",name=\"web\",port=\"http\",protocol=\"TCP\",ip_family=\"IPv4\"}";
+    let text = metrics(node)?;
+    ensure!(metric(&text, connections)? >= 30.0, "{text}");
+    ensure!(metric(&text, "weft_peers")? == 2.0 && metric(&text, "weft_peers_up")? == 2.0, "{text}");
+    ensure!(metric(&text, "weft_component_ready{component=\"overlay\"}")? == 1.0);
+    ensure!(metric(&text, "weft_service_ports")? == 2.0);
+    ensure!(metric(&text, "kubeproxy_proxy_livez_total{code=\"200\"}")? >= 1.0);
+    ensure!(metric(&text, "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}")? >= 1.0);
+    ensure!(metric(&text, "kubeproxy_sync_proxy_rules_service_changes_total")? >= 2.0);
+    ensure!(text.lines().any(|line| line.starts_with("weft_map_elements_used{map=")), "{text}");
+    let memory = metric(&text, "process_resident_memory_bytes")?;
+    ensure!(memory > 1e6, "{memory}");
+    println!("agent of a small cluster: {:.1} MB resident (debug build)", memory / 1e6);
+    serving.shutdown()
+}
+
+#[test]
+fn a_port_in_use_is_tried_again_or_ends_the_agent() -> Result<()> {
+    let cluster = Cluster::builder().without_agents().build()?;
+    let node = cluster.node(1);
+    let blocker = in_netns(node, || TcpListener::bind("0.0.0.0:10256").context("the health port"))?;
+    let mut command = node.agent().command("agent");
+    let output = command.args(node.agent().arguments_with(&[("--bind-address-hard-fail", "true")])).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{}: {told}", output.status);
+    ensure!(told.contains("cannot serve health at 0.0.0.0:10256"), "{told}");
+    ensure!(told.contains("FailedToStartProxierHealthcheck"), "the event goes to the log: {told}");
+    node.agent().start()?;
+    node.agent().wait_ready(secs(30))?;
+    drop(blocker);
+    eventually(secs(20), || {
+        let (code, body) = healthz(node, "/livez")?;
+        ensure!(code == 200, "{code} {body}");
+        Ok(())
+    })?;
+    cluster.shutdown()
+}
+
+#[test]
+fn section_11_4_events_are_written_as_kube_proxy_writes_them() -> Result<()> {
+    let cluster = Cluster::builder().api_server().build()?;
+    let node = cluster.node(1);
+    let kubeconfig: Value = serde_json::from_str(&fs::read_to_string(kubeconfig(node)?)?)?;
+    let server = kubeconfig["clusters"][0]["cluster"]["server"].as_str().context("a server")?.trim_end_matches('/');
+    eventually(secs(20), || {
+        let (code, body) = get(node, &format!("{server}/apis/events.k8s.io/v1/namespaces/default/events"))?;
+        ensure!(code == 200, "{code} {body}");
+        let events: Value = serde_json::from_str(&body)?;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let starting = events.iter().find(|event| event["reason"] == "Starting").context("not there yet")?;
+        ensure!(starting["action"] == "StartKubeProxy" && starting["type"] == "Normal", "{starting}");
+        ensure!(starting["reportingController"] == "kube-proxy", "{starting}");
+        ensure!(starting["regarding"]["kind"] == "Node" && starting["regarding"]["name"] == "n1", "{starting}");
+        Ok(())
+    })?;
+    cluster.shutdown()
+}
+
+fn kubeconfig(node: &Node) -> Result<String> {
+    let arguments = node.agent().arguments();
+    arguments.iter().find_map(|flag| flag.strip_prefix("--kubeconfig=")).map(str::to_owned).context("--kubeconfig")
+}
+
+fn in_netns<T: Send>(node: &Node, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let netns = fs::File::open(node.netns())?;
+    std::thread::scope(|scope| {
+        let work = scope.spawn(move || {
+            let _inside = weft_netlink::NetnsGuard::enter(&netns.as_fd())?;
+            work()
+        });
+        work.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
+    })
+}
