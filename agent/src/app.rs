@@ -331,7 +331,7 @@ fn start_source(
             let (node, run_dir, trusting) =
                 (config.node_name.clone(), config.paths.run_dir.clone(), access.trust_empty_lists);
             let watching = async move {
-                source::kube::watch(client, &node, &run_dir, trusting, |event| services.source_event(event)).await;
+                source::kube::watch(client, &node, &run_dir, trusting, deliver).await;
             };
             tokio::spawn(watching.instrument(info_span!("source")));
             Ok(("kube", url))

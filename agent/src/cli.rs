@@ -147,7 +147,7 @@ pub(crate) struct KubeArgs {
 
     /// Believe the API server also when a list has lost more than half of all Services, EndpointSlices or Nodes at once, as
     /// after a restored backup. Without it those are kept, with a warning, until they are back or deleted one by one.
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
     pub(crate) trust_empty_lists: bool,
 }
 
