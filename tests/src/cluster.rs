@@ -15,7 +15,8 @@ use crate::{
 
 /// Address of the outside host on the underlay (TEST-NET-1, RFC 5737).
 pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
-const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200);
+/// Its IPv6 address (RFC 3849).
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200);
 const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x254);
 /// Name of the cgroup of a host's own processes, inside the host's; no pod is called that.
@@ -32,6 +33,7 @@ pub struct ClusterBuilder {
     alone: bool,
     api_server: bool,
     agent_flags: Vec<(String, String)>,
+    hosts: Vec<String>,
 }
 
 impl ClusterBuilder {
@@ -62,6 +64,12 @@ impl ClusterBuilder {
     /// Agents get their objects from an API server on the outside host, instead of the directory.
     pub fn api_server(mut self) -> Self {
         self.api_server = true;
+        self
+    }
+
+    /// Another host outside, beside [`Cluster::outside`]; see [`Cluster::host`].
+    pub fn host(mut self, name: &str) -> Self {
+        self.hosts.push(name.to_owned());
         self
     }
 
@@ -112,7 +120,12 @@ impl ClusterBuilder {
                 agent_flags: &self.agent_flags,
             })?);
         }
-        let cluster = Cluster { nodes, outside, source, run, _lock: lock };
+        let hosts = (1..).zip(&self.hosts).map(|(number, name)| {
+            let (v4, v6) = host_addresses(number);
+            host(&run, &binaries, name, v4, v6)
+        });
+        let hosts = hosts.collect::<Result<_>>()?;
+        let cluster = Cluster { nodes, outside, hosts, source, run, _lock: lock };
         if self.agents {
             cluster.start_agents()?;
         }
@@ -125,6 +138,7 @@ impl ClusterBuilder {
 pub struct Cluster {
     nodes: Vec<Node>,
     outside: Place,
+    hosts: Vec<Place>,
     source: Manifests,
     run: Run,
     _lock: File,
@@ -140,6 +154,7 @@ impl Cluster {
             alone: false,
             api_server: false,
             agent_flags: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 
@@ -159,6 +174,16 @@ impl Cluster {
     /// A host on the underlay that knows nothing of pods and Services.
     pub fn outside(&self) -> &Place {
         &self.outside
+    }
+
+    /// The host that [`ClusterBuilder::host`] asked for, and its addresses on the underlay.
+    ///
+    /// # Panics
+    /// Nobody asked for it.
+    pub fn host(&self, name: &str) -> (&Place, (Ipv4Addr, Ipv6Addr)) {
+        let (number, place) =
+            (1..).zip(&self.hosts).find(|(_, place)| place.label() == name).expect("a host that was asked for");
+        (place, host_addresses(number))
     }
 
     /// The Kubernetes objects.
@@ -266,6 +291,12 @@ fn host(run: &Run, binaries: &Binaries, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) 
         ),
     )?;
     Ok(place)
+}
+
+/// From 201 on, after the outside host.
+fn host_addresses(number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200 + u16::from(number));
+    (Ipv4Addr::new(192, 0, 2, 200 + number), v6)
 }
 
 fn node_addresses(number: usize) -> Result<(Ipv4Addr, Ipv6Addr)> {

@@ -21,6 +21,7 @@
 
 mod agent;
 mod api_server;
+mod asker;
 mod binaries;
 mod cluster;
 mod cni;
@@ -35,8 +36,9 @@ mod traffic;
 mod wait;
 
 pub use agent::Agent;
+pub use asker::{Asked, Asker};
 pub use binaries::Binaries;
-pub use cluster::{Cluster, ClusterBuilder, OUTSIDE_V4};
+pub use cluster::{Cluster, ClusterBuilder, OUTSIDE_V4, OUTSIDE_V6};
 pub use node::Node;
 pub use objects::{Manifests, SlicePort};
 pub use place::{Background, Place};

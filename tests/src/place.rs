@@ -4,8 +4,9 @@ use std::{
     ffi::OsStr,
     fmt,
     io::{BufRead, BufReader, Read},
+    os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -136,6 +137,13 @@ impl Background {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).context("read the report")?;
         serde_json::from_str(&text).map_err(|_| self.failure(&text))
+    }
+
+    /// Its standard input, and a second handle of its standard output, for who talks with it from several threads.
+    pub(crate) fn pipes(&mut self) -> Result<(ChildStdin, ChildStdout)> {
+        let stdin = self.child.stdin.take().context("stdin of the child")?;
+        let stdout = self.stdout.get_ref().as_fd().try_clone_to_owned().context("stdout of the child")?;
+        Ok((stdin, stdout.into()))
     }
 
     /// The next line it prints, as JSON.

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Background, Place};
+use crate::{Asker, Background, Place};
 
 /// Transport of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -346,6 +346,14 @@ impl Place {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Starts a client that can be asked for many requests at once.
+    ///
+    /// # Errors
+    /// The client cannot run.
+    pub fn asker(&self) -> Result<Asker> {
+        Asker::start(self)
+    }
+
     /// Starts a load; returns when its first connection was made.
     ///
     /// # Errors
@@ -377,13 +385,17 @@ impl Place {
     /// # Errors
     /// The port is taken.
     pub fn serve_as(&self, name: &str, port: u16) -> Result<Server> {
-        let process = self.background(&[
-            "serve".into(),
-            format!("--name={name}"),
-            format!("--tcp={port}"),
-            format!("--udp={port}"),
-        ])?;
-        Ok(Server { process })
+        self.serve_ports(name, &[port])
+    }
+
+    /// The same for several ports.
+    ///
+    /// # Errors
+    /// One of them is taken.
+    pub fn serve_ports(&self, name: &str, ports: &[u16]) -> Result<Server> {
+        let mut arguments = vec!["serve".to_owned(), format!("--name={name}")];
+        arguments.extend(ports.iter().flat_map(|port| [format!("--tcp={port}"), format!("--udp={port}")]));
+        Ok(Server { process: self.background(&arguments)? })
     }
 
     fn start<T>(&self, arguments: &[String]) -> Result<Running<T>> {

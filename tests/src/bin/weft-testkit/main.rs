@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "reports for the test kit go to standard output")]
 
+mod ask;
 mod client;
 mod exec;
 mod follow;
@@ -34,6 +35,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Make requests, and report who answered.
     Request(request::Request),
+    /// Make requests as told on standard input.
+    Ask(ask::Ask),
     /// Open new connections at a steady rate until standard input closes.
     Load(load::Load),
     /// Keep one connection busy until standard input closes.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Exec(exec) => exec.run(),
         Verb::Serve(serve) => serve.run(),
         Verb::Request(request) => request.run(),
+        Verb::Ask(ask) => ask.run(),
         Verb::Load(load) => load.run(),
         Verb::Hold(hold) => hold.run(),
         Verb::Follow(follow) => follow.run(),

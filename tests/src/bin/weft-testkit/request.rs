@@ -39,16 +39,14 @@ type Timed = (Instant, Result<Answer, Failure>);
 
 impl Request {
     pub(crate) fn run(self) -> Result<()> {
+        crate::report(&self.answers())
+    }
+
+    pub(crate) fn answers(&self) -> Answers {
         let start = Instant::now();
         let mut results: Vec<Timed> = thread::scope(|scope| {
-            let clients: Vec<_> = (0..self.parallel)
-                .map(|client| {
-                    scope.spawn({
-                        let request = &self;
-                        move || request.client(client, start)
-                    })
-                })
-                .collect();
+            let clients: Vec<_> =
+                (0..self.parallel).map(|client| scope.spawn(move || self.client(client, start))).collect();
             clients.into_iter().flat_map(|client| client.join().unwrap_or_default()).collect()
         });
         results.sort_by_key(|(at, _)| *at);
@@ -56,7 +54,7 @@ impl Request {
         for (_, result) in results {
             record(&mut answers, result);
         }
-        crate::report(&answers)
+        answers
     }
 
     /// The share of one client: as even as it goes.
