@@ -1,0 +1,365 @@
+//! Services and their EndpointSlices, as a scenario describes them, and as Kubernetes objects.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Value, json};
+
+use crate::world::Addresses;
+
+/// Address family of one instance of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// As `ipFamilies` and `addressType` spell it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+/// A process that answers: in a pod of node n1 (a1, a2), in a pod of n2 (b1, b2), or on the host network of n1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Server {
+    A1,
+    A2,
+    B1,
+    B2,
+    N1,
+}
+
+impl Server {
+    pub(crate) const ALL: [Self; 5] = [Self::A1, Self::A2, Self::B1, Self::B2, Self::N1];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::A1 => "a1",
+            Self::A2 => "a2",
+            Self::B1 => "b1",
+            Self::B2 => "b2",
+            Self::N1 => "n1",
+        }
+    }
+
+    pub(crate) const fn node(self) -> &'static str {
+        match self {
+            Self::A1 | Self::A2 | Self::N1 => "n1",
+            Self::B1 | Self::B2 => "n2",
+        }
+    }
+
+    /// As an endpoint: `conditions` as given, for example `{"ready": false}`.
+    pub(crate) fn is(self, conditions: &Value) -> Endpoint {
+        Endpoint { fields: json!({ "conditions": conditions }), ..self.into() }
+    }
+
+    /// Not ready, but still serving while it ends.
+    pub(crate) fn terminating(self) -> Endpoint {
+        self.is(&json!({"ready": false, "serving": true, "terminating": true}))
+    }
+
+    pub(crate) fn not_ready(self) -> Endpoint {
+        self.is(&json!({"ready": false, "serving": false, "terminating": false}))
+    }
+
+    /// With a hint for zones.
+    pub(crate) fn for_zones(self, zones: &[&str]) -> Endpoint {
+        let zones: Vec<_> = zones.iter().map(|name| json!({ "name": name })).collect();
+        Endpoint { fields: json!({ "conditions": {"ready": true}, "hints": {"forZones": zones} }), ..self.into() }
+    }
+
+    /// With a hint for nodes.
+    pub(crate) fn for_nodes(self, nodes: &[&str]) -> Endpoint {
+        let nodes: Vec<_> = nodes.iter().map(|name| json!({ "name": name })).collect();
+        Endpoint { fields: json!({ "conditions": {"ready": true}, "hints": {"forNodes": nodes} }), ..self.into() }
+    }
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    server: Server,
+    /// With a second address, this one's.
+    also: Option<Server>,
+    /// Everything but address and node name.
+    fields: Value,
+}
+
+impl From<Server> for Endpoint {
+    fn from(server: Server) -> Self {
+        Self { server, also: None, fields: json!({"conditions": {"ready": true}}) }
+    }
+}
+
+impl Endpoint {
+    /// Sets or replaces a field of the endpoint.
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
+        self.fields[field] = value;
+        self
+    }
+
+    /// With another server's address as second one.
+    pub(crate) fn also(self, server: Server) -> Self {
+        Self { also: Some(server), ..self }
+    }
+
+    fn object(&self, family: Family, addresses: &Addresses) -> Value {
+        let servers = std::iter::once(self.server).chain(self.also);
+        let ips: Vec<_> = servers.map(|server| addresses.of(server, family)).collect();
+        let mut object = json!({"addresses": ips, "nodeName": self.server.node()});
+        let fields = self.fields.as_object().into_iter().flatten();
+        for (name, value) in fields {
+            object[name] = value.clone();
+        }
+        object
+    }
+}
+
+/// A slice, made once for each family.
+#[derive(Clone, Debug)]
+pub(crate) struct Slice {
+    endpoints: Vec<Endpoint>,
+    ports: Option<Value>,
+    fields: Vec<(&'static str, Value)>,
+}
+
+/// A slice of these endpoints, with the Service's ports.
+pub(crate) fn slice<E: Into<Endpoint>>(endpoints: impl IntoIterator<Item = E>) -> Slice {
+    Slice { endpoints: endpoints.into_iter().map(Into::into).collect(), ports: None, fields: Vec::new() }
+}
+
+impl Slice {
+    /// Other ports than the Service's.
+    pub(crate) fn ports(mut self, ports: Value) -> Self {
+        self.ports = Some(ports);
+        self
+    }
+
+    /// Sets a field, by JSON pointer; null removes it.
+    pub(crate) fn set(mut self, pointer: &'static str, value: Value) -> Self {
+        self.fields.push((pointer, value));
+        self
+    }
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    name: &'static str,
+    pub(crate) protocol: &'static str,
+    pub(crate) number: u16,
+    target: u16,
+}
+
+/// A value that holds addresses of the Service.
+type Addressed = fn(&At) -> Value;
+
+/// A Service: ClusterIP, both families, port 80 to 8080 by TCP, no endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) ports: Vec<Port>,
+    node_ports: bool,
+    slices: Vec<Slice>,
+    fields: Vec<(&'static str, Value)>,
+    addressed: Vec<(&'static str, Addressed)>,
+}
+
+pub(crate) fn service() -> Service {
+    let port = Port { name: "main", protocol: "TCP", number: 80, target: 8080 };
+    Service { ports: vec![port], node_ports: false, slices: Vec::new(), fields: Vec::new(), addressed: Vec::new() }
+}
+
+impl Service {
+    /// Endpoints, in a slice of their own.
+    pub(crate) fn on<E: Into<Endpoint>>(self, endpoints: impl IntoIterator<Item = E>) -> Self {
+        self.slice(slice(endpoints))
+    }
+
+    pub(crate) fn slice(mut self, slice: Slice) -> Self {
+        self.slices.push(slice);
+        self
+    }
+
+    /// Its only port is one of UDP.
+    pub(crate) fn udp(mut self) -> Self {
+        self.ports[0].protocol = "UDP";
+        self
+    }
+
+    /// One more port.
+    pub(crate) fn port(mut self, name: &'static str, protocol: &'static str, number: u16, target: u16) -> Self {
+        self.ports.push(Port { name, protocol, number, target });
+        self
+    }
+
+    /// Type NodePort: a NodePort for each port.
+    pub(crate) fn node_port(mut self) -> Self {
+        self.node_ports = true;
+        self.set("/spec/type", json!("NodePort"))
+    }
+
+    /// An external IP.
+    pub(crate) fn external_ip(self) -> Self {
+        self.set_at("/spec/externalIPs", |at| json!(at.both(At::external)))
+    }
+
+    /// Type LoadBalancer, without NodePorts, with an address of each family.
+    pub(crate) fn load_balancer(self) -> Self {
+        self.set("/spec/type", json!("LoadBalancer")).set_at("/status/loadBalancer/ingress", |at| {
+            at.both(At::load_balancer).map(|ip| json!({ "ip": ip })).into()
+        })
+    }
+
+    pub(crate) fn external_local(self) -> Self {
+        self.set("/spec/externalTrafficPolicy", json!("Local"))
+    }
+
+    pub(crate) fn internal_local(self) -> Self {
+        self.set("/spec/internalTrafficPolicy", json!("Local"))
+    }
+
+    pub(crate) fn affinity(self, seconds: u32) -> Self {
+        self.set("/spec/sessionAffinity", json!("ClientIP"))
+            .set("/spec/sessionAffinityConfig/clientIP/timeoutSeconds", json!(seconds))
+    }
+
+    pub(crate) fn source_ranges(self, ranges: &[&str]) -> Self {
+        self.set("/spec/loadBalancerSourceRanges", json!(ranges))
+    }
+
+    /// Sets a field, by JSON pointer; null removes it.
+    pub(crate) fn set(mut self, pointer: &'static str, value: Value) -> Self {
+        self.fields.push((pointer, value));
+        self
+    }
+
+    /// The same for a value that holds the Service's own addresses.
+    pub(crate) fn set_at(mut self, pointer: &'static str, value: Addressed) -> Self {
+        self.addressed.push((pointer, value));
+        self
+    }
+
+    /// The objects.
+    pub(crate) fn objects(&self, at: &At, addresses: &Addresses) -> Vec<Value> {
+        let (namespace, name) = (at.namespace(), at.name());
+        let ports = self.ports.iter().enumerate().map(|(index, port)| {
+            let mut object = json!({
+                "name": port.name, "protocol": port.protocol, "port": port.number, "targetPort": port.target,
+            });
+            if self.node_ports {
+                object["nodePort"] = at.node_port(index).into();
+            }
+            object
+        });
+        let ips = at.both(At::cluster_ip);
+        let mut service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": namespace, "name": name},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": ips[0], "clusterIPs": ips, "ipFamilies": ["IPv4", "IPv6"],
+                "ports": ports.collect::<Vec<_>>(),
+            },
+        });
+        self.fields.iter().for_each(|(pointer, value)| set(&mut service, pointer, value.clone()));
+        self.addressed.iter().for_each(|(pointer, value)| set(&mut service, pointer, value(at)));
+        let slices = self.slices.iter().enumerate().flat_map(|(number, slice)| {
+            Family::BOTH.map(|family| self.slice_object(slice, number, family, at, addresses))
+        });
+        std::iter::once(service).chain(slices).collect()
+    }
+
+    fn slice_object(&self, slice: &Slice, number: usize, family: Family, at: &At, addresses: &Addresses) -> Value {
+        let ports = self
+            .ports
+            .iter()
+            .map(|port| json!({"name": port.name, "protocol": port.protocol, "port": port.target}))
+            .collect();
+        let mut object = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": at.namespace(),
+                "name": format!("{}-{number}-{}", at.name(), family.name().to_lowercase()),
+                "labels": {"kubernetes.io/service-name": at.name()},
+            },
+            "addressType": family.name(),
+            "ports": slice.ports.clone().unwrap_or(Value::Array(ports)),
+            "endpoints": slice.endpoints.iter().map(|endpoint| endpoint.object(family, addresses)).collect::<Vec<_>>(),
+        });
+        slice.fields.iter().for_each(|(pointer, value)| set(&mut object, pointer, value.clone()));
+        object
+    }
+}
+
+/// Where a Service of a scenario is: all its names and addresses follow from two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    /// Number of the group of scenarios, 1 to 250.
+    pub(crate) group: u8,
+    /// Number of the Service in it, 0 or 1.
+    pub(crate) service: u8,
+}
+
+impl At {
+    pub(crate) fn namespace(&self) -> String {
+        format!("s{}", self.group)
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("web{}", self.service)
+    }
+
+    pub(crate) fn cluster_ip(&self, family: Family) -> IpAddr {
+        self.address([10, 96], 0x96, family)
+    }
+
+    pub(crate) fn external(&self, family: Family) -> IpAddr {
+        self.address([198, 51], 0x51, family)
+    }
+
+    pub(crate) fn load_balancer(&self, family: Family) -> IpAddr {
+        self.address([203, 0], 0x113, family)
+    }
+
+    /// NodePort of the port with this index.
+    pub(crate) fn node_port(&self, index: usize) -> u16 {
+        30_000 + u16::from(self.group) * 8 + u16::from(self.service) * 4 + u16::try_from(index).expect("few ports")
+    }
+
+    pub(crate) fn both(&self, of: fn(&Self, Family) -> IpAddr) -> [IpAddr; 2] {
+        Family::BOTH.map(|family| of(self, family))
+    }
+
+    fn address(&self, [first, second]: [u8; 2], network: u16, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => Ipv4Addr::new(first, second, 100 + self.service, self.group).into(),
+            Family::V6 => {
+                Ipv6Addr::new(0x2001, 0xdb8, network, u16::from(self.service), 0, 0, 0, u16::from(self.group)).into()
+            }
+        }
+    }
+}
+
+/// Sets a field by JSON pointer, making the objects on the way; null removes it.
+fn set(object: &mut Value, pointer: &str, value: Value) {
+    let (parents, field) = pointer.rsplit_once('/').expect("a JSON pointer");
+    // RFC 6901: ~1 is a slash.
+    let unescaped = |name: &str| name.replace("~1", "/");
+    let parent = parents.split('/').skip(1).fold(object, |object, name| match name.parse::<usize>() {
+        Ok(index) => &mut object[index],
+        Err(_) => &mut object[unescaped(name)],
+    });
+    if value.is_null() {
+        parent.as_object_mut().expect("an object").remove(&unescaped(field));
+    } else {
+        parent[unescaped(field)] = value;
+    }
+}
