@@ -249,6 +249,15 @@ impl Reconciler {
         contradicted
     }
 
+    /// Whether one of `events` tells of what is not observed: a parameter, or a feature of a device of ours.
+    pub(crate) fn deserve_a_glance(&self, events: &[Event]) -> bool {
+        events.iter().any(|event| match event {
+            Event::ParameterChanged => true,
+            Event::LinkChanged(link) => self.devices.values().any(|device| *device == link.index),
+            _ => false,
+        })
+    }
+
     /// Forgets what is known of the kernel, so that the next pass looks at all of it.
     pub(crate) fn forget_observed(&mut self) {
         self.observed = None;

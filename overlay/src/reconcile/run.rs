@@ -152,7 +152,7 @@ impl Server {
                 }
                 Wake::Unwatched => self.watch_again().await,
                 Wake::Events(events) => {
-                    if events.contains(&Event::ParameterChanged) {
+                    if self.reconciler.deserve_a_glance(&events) {
                         self.glance();
                     }
                     if self.reconciler.notice(&events) {

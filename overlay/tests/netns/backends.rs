@@ -346,41 +346,62 @@ fn host_gw_behind_a_nat_is_refused() {
     assert!(error.to_string().contains("203.0.113.7, but eth0 has 172.30.0.1"), "{error}");
 }
 
+/// The MTU of its interface changes, and then the interface is replaced by another with another name and other addresses.
+fn moves(families: &[u8], backend: &str) {
+    let cluster = Cluster::new();
+    let nodes = [1, 2].map(|number| cluster.node(number, &conf(families, backend)));
+    let overhead = match (backend == VXLAN, families.contains(&6)) {
+        (false, _) => 0,
+        (true, false) => 50,
+        (true, true) => 70,
+    };
+    nodes[0].run("ip link set eth0 mtu 1400");
+    until(REPAIR, || match std::fs::read_to_string(&nodes[0].subnet_file).unwrap() {
+        text if text.contains(&format!("FLANNEL_MTU={}\n", 1400 - overhead)) => Ok(()),
+        text => Err(text),
+    });
+    nodes[0].run("ip link set eth0 mtu 1500");
+    for command in [
+        "ip link set eth0 down",
+        "ip link set eth0 name uplink0",
+        "ip address flush dev uplink0",
+        "ip link set uplink0 up",
+        "ip address add 172.30.0.77/24 dev uplink0",
+        "ip route replace default via 172.30.0.254",
+        "ip address add fd99::77/64 dev uplink0 nodad",
+        "ip route replace default via fd99::fe",
+    ] {
+        nodes[0].run(command);
+    }
+    for family in families {
+        for (to, from) in [(0, 1), (1, 0)] {
+            let address = pod_address(*family, nodes[to].subnet());
+            let pod = nodes[to].pod(address);
+            until(Duration::from_secs(5), || {
+                exchange(&nodes[from].netns, &pod, address)
+                    .map_err(|error| format!("{backend} IPv{family}: {error} {:?}", nodes[0].status()))
+            });
+            nodes[to].run("ip link delete pod5");
+        }
+    }
+    let status = nodes[0].status();
+    let v4 = (status.ipv4.interface.as_deref(), status.ipv4.public_ip.as_deref());
+    let v6 = status.ipv6.as_ref().map(|v6| (v6.interface.as_deref(), v6.public_ip.as_deref()));
+    assert!(!families.contains(&4) || v4 == (Some("uplink0"), Some("172.30.0.77")), "{v4:?}");
+    assert!(!families.contains(&6) || v6 == Some((Some("uplink0"), Some("fd99::77"))), "{v6:?}");
+}
+
 #[test]
 fn interface_address_and_mtu_are_followed_at_run_time() {
     for backend in [VXLAN, HOST_GW] {
-        let cluster = Cluster::new();
-        let nodes = [1, 2].map(|number| cluster.node(number, &conf(&[4], backend)));
-        let overhead = if backend == VXLAN { 50 } else { 0 };
-        nodes[0].run("ip link set eth0 mtu 1400");
-        until(REPAIR, || match std::fs::read_to_string(&nodes[0].subnet_file).unwrap() {
-            text if text.contains(&format!("FLANNEL_MTU={}\n", 1400 - overhead)) => Ok(()),
-            text => Err(text),
-        });
-        nodes[0].run("ip link set eth0 mtu 1500");
-        // The interface is replaced by another, with another name and address.
-        for command in [
-            "ip link set eth0 down",
-            "ip link set eth0 name uplink0",
-            "ip address flush dev uplink0",
-            "ip link set uplink0 up",
-            "ip address add 172.30.0.77/24 dev uplink0",
-            "ip route replace default via 172.30.0.254",
-        ] {
-            nodes[0].run(command);
-        }
-        let far = |node: &Node, subnet: u8| {
-            let address = pod_address(4, subnet);
-            let pod = node.pod(address);
-            let from = if subnet == 1 { &nodes[1] } else { &nodes[0] };
-            until(Duration::from_secs(3), || {
-                exchange(&from.netns, &pod, address)
-                    .map_err(|error| format!("{backend}: {error} {:?}", nodes[0].status()))
-            });
-        };
-        far(&nodes[0], 1);
-        far(&nodes[1], 2);
-        let status = nodes[0].status().ipv4;
-        assert_eq!((status.interface.as_deref(), status.public_ip.as_deref()), (Some("uplink0"), Some("172.30.0.77")));
+        moves(&[4], backend);
+    }
+}
+
+#[test]
+fn interface_address_and_mtu_are_followed_with_ipv6_too() {
+    for backend in [VXLAN, HOST_GW] {
+        moves(&[6], backend);
+        moves(&[4, 6], backend);
     }
 }

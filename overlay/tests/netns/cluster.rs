@@ -286,7 +286,9 @@ pub(crate) fn exchange_through(
     listen: SocketAddr,
     target: Option<SocketAddr>,
 ) -> Result<IpAddr, String> {
-    let listener = to.run(|| TcpListener::bind(listen)).unwrap().unwrap();
+    // The address may be about to come back.
+    let listener =
+        to.run(|| TcpListener::bind(listen)).unwrap().map_err(|error| format!("listen at {listen}: {error}"))?;
     let target = target.unwrap_or_else(|| listener.local_addr().unwrap());
     let server = thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();

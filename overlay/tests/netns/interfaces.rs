@@ -97,8 +97,8 @@ fn parameters_are_set_checked_and_reported() {
         ("net/ipv6/conf/all/forwarding", "1", REPAIR),
         ("net/ipv4/conf/flannel.1/rp_filter", "2", REPAIR),
         // The kernel tells nobody of these: they are looked at every five seconds.
-        ("net/ipv6/conf/flannel.1/accept_ra", "0", REPAIR * 8),
-        ("net/ipv6/conf/flannel-v6.1/accept_ra", "0", REPAIR * 8),
+        ("net/ipv6/conf/flannel.1/accept_ra", "0", REPAIR * 4),
+        ("net/ipv6/conf/flannel-v6.1/accept_ra", "0", REPAIR * 4),
     ];
     for (parameter, value, soon) in wanted {
         assert_eq!(node.status().sysctls.get(parameter).map(String::as_str), Some(value), "{parameter}");

@@ -21,8 +21,9 @@ use weft_overlay::{
 
 use crate::cluster::{Cluster, DUAL_STACK, NETWORK, Node, exchange, run, until};
 
-/// How soon somebody else's change must be put right.
-const REPAIR: Duration = Duration::from_secs(1);
+/// How long is waited for somebody else's change to be put right. The goal is one second (`sabotage` prints what it takes,
+/// some hundredths usually); the rest is for a busy machine.
+const REPAIR: Duration = Duration::from_secs(4);
 
 fn vtep(number: u8) -> IpAddr {
     [10, 244, number, 0].into()
