@@ -16,6 +16,7 @@ use crate::{
 const SUBSYSTEM: u16 = 10 << 8;
 
 /// Of linux/netfilter/nf_tables.h.
+const GET_TABLE: u16 = SUBSYSTEM | 1;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const GET_SET: u16 = SUBSYSTEM | 10;
@@ -28,7 +29,13 @@ const GENERATION: u16 = 1;
 /// `struct nfgenmsg` for tables of the `inet` family: NFPROTO_INET, version 0, resource 0.
 const INET: [u8; 4] = [1, 0, 0, 0];
 
-/// NFTA_RULE_TABLE and NFTA_SET_ELEM_LIST_TABLE; NFTA_RULE_CHAIN and NFTA_SET_ELEM_LIST_SET.
+/// The same for all families: NFPROTO_UNSPEC.
+const ANY_FAMILY: [u8; 4] = [0; 4];
+
+/// Families of tables as nft names them (linux/netfilter.h).
+const FAMILIES: [(u8, &str); 6] = [(1, "inet"), (2, "ip"), (3, "arp"), (5, "netdev"), (7, "bridge"), (10, "ip6")];
+
+/// NFTA_TABLE_NAME, NFTA_RULE_TABLE and NFTA_SET_ELEM_LIST_TABLE; NFTA_RULE_CHAIN and NFTA_SET_ELEM_LIST_SET.
 const TABLE: u16 = 1;
 const CHAIN_OR_SET: u16 = 2;
 
@@ -67,6 +74,23 @@ impl NftQuery {
         let read = |row: &[u8]| find(row.get(INET.len()..)?, GENERATION)?.try_into().ok().map(u32::from_be_bytes);
         self.socket.ask(GET_GENERATION, &[0; 4], |row| generation = read(row)).during("read", object)?;
         generation.ok_or_else(|| Error::unreadable("read", object, "it has no number"))
+    }
+
+    /// All tables with their families: `inet weft-proxy`. (`nft list tables` reads every element of every set for that: two seconds and
+    /// 230 MB with 10,000 Services, nft 1.0.6.)
+    ///
+    /// # Errors
+    /// As [`NftQuery::rules`].
+    pub fn tables(&mut self) -> Result<Vec<String>> {
+        let mut tables = Vec::new();
+        let each = |row: &[u8]| {
+            let family = row.first().and_then(|family| FAMILIES.iter().find(|(number, _)| number == family));
+            let name = row.get(ANY_FAMILY.len()..).and_then(|row| find(row, TABLE)).and_then(read_name);
+            tables.extend(family.zip(name).map(|((_, family), name)| format!("{family} {name}")));
+        };
+        // A listing that somebody changed meanwhile is as good as one from before or after.
+        self.socket.dump(GET_TABLE, &ANY_FAMILY, each).during("list", "nftables' tables")?;
+        Ok(tables)
     }
 
     /// How many rules the chains of the `inet` table have, of those that have any; empty also if there is no such table.

@@ -4,6 +4,8 @@
 
 use std::{fmt, io};
 
+use weft_netlink::NftQuery;
+
 use crate::{
     dataplane::DataPlaneError,
     iptables::{self, Variant},
@@ -42,7 +44,7 @@ fn table(family: IpFamily) -> &'static str {
 /// A program that is installed cannot be run.
 pub fn find() -> Result<Vec<KubeProxyRules>, DataPlaneError> {
     let variants = iptables::kube_proxy_variants()?.into_iter().map(KubeProxyRules::Iptables);
-    Ok(variants.chain(tables()?).collect())
+    Ok(variants.chain(tables()).collect())
 }
 
 /// Removes them, but for chains kubelet needs (12.7). To be called when a data plane of ours serves: connections that a kube-proxy
@@ -73,14 +75,13 @@ fn deletion(rules: &KubeProxyRules) -> Option<String> {
 }
 
 /// The tables of its nftables mode that are there.
-fn tables() -> Result<Vec<KubeProxyRules>, DataPlaneError> {
-    let listed = nft(&["list", "tables"], "")?;
-    let is_there = |name: &str| listed.iter().any(|line| line.strip_prefix("table ") == Some(name));
-    Ok(TABLES
-        .into_iter()
-        .filter(|(_, name)| is_there(name))
-        .map(|(family, _)| KubeProxyRules::Nftables(family))
-        .collect())
+fn tables() -> Vec<KubeProxyRules> {
+    let listed = NftQuery::open().and_then(|mut query| query.tables());
+    // A kernel without nftables has none.
+    let listed = listed.inspect_err(|error| tracing::debug!(%error, "nftables cannot be listed")).unwrap_or_default();
+    let is_there = |name: &str| listed.iter().any(|there| there == name);
+    let found = TABLES.into_iter().filter(|(_, name)| is_there(name));
+    found.map(|(family, _)| KubeProxyRules::Nftables(family)).collect()
 }
 
 /// What nft prints; nothing where it is not installed, for then there is no table that anybody made.

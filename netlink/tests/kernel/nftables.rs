@@ -51,3 +51,16 @@ fn queries_count_rules_and_read_counters() {
         assert_eq!(query.packets("w", "m", &[127, 0, 0, 1, 0, 54, 0, 0]).unwrap(), None, "no such element");
     });
 }
+
+#[test]
+fn tables_of_all_families_are_listed() {
+    in_new_netns(|_| {
+        let mut query = NftQuery::open().unwrap();
+        assert_eq!(query.tables().unwrap(), [""; 0]);
+        let tables = ["inet x", "ip kube-proxy", "ip6 kube-proxy", "bridge b", "arp a"];
+        tables.iter().for_each(|table| nft(&format!("add table {table}")));
+        let mut listed = query.tables().unwrap();
+        listed.sort();
+        assert_eq!(listed, ["arp a", "bridge b", "inet x", "ip kube-proxy", "ip6 kube-proxy"]);
+    });
+}

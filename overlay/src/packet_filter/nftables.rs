@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
-use weft_netlink::Conntrack;
+use weft_netlink::{Conntrack, NftQuery};
 
 use super::{
     PodNetworks,
@@ -246,8 +246,13 @@ fn translated_clients(networks: &[PodNetworks]) -> BTreeSet<IpAddr> {
 
 /// All tables, with family.
 fn tables() -> Result<Vec<String>, FilterError> {
-    let text = run("nft", &["list", "tables"], "")?.expect("nft", "list tables")?;
-    Ok(text.lines().filter_map(|line| line.strip_prefix("table ")).map(str::to_owned).collect())
+    // Not by the program, which reads all elements of other tables for it.
+    let tables = NftQuery::open().and_then(|mut query| query.tables());
+    tables.map_err(|error| FilterError::Refused {
+        program: "nftables",
+        doing: "list tables",
+        message: error.to_string(),
+    })
 }
 
 /// How many rules a text has: each has a comment.
