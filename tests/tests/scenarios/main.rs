@@ -27,14 +27,17 @@ modes! {
     ebpf_masquerade_all: Ebpf, MasqueradeAll, false;
     ebpf_no_detector: Ebpf, NoDetector, false;
     ebpf_interface_prefix: Ebpf, InterfacePrefix, false;
+    ebpf_node_cidr: Ebpf, NodeCidr, false;
     nftables: Nftables, ClusterCidr, false;
     nftables_masquerade_all: Nftables, MasqueradeAll, false;
     nftables_no_detector: Nftables, NoDetector, false;
     nftables_interface_prefix: Nftables, InterfacePrefix, false;
+    nftables_node_cidr: Nftables, NodeCidr, false;
     iptables: Iptables, ClusterCidr, false;
     iptables_masquerade_all: Iptables, MasqueradeAll, false;
     iptables_no_detector: Iptables, NoDetector, false;
     iptables_interface_prefix: Iptables, InterfacePrefix, false;
+    iptables_node_cidr: Iptables, NodeCidr, false;
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn words(group: &Group) -> String {
         Flags::ClusterCidr => return group.given.to_owned(),
         Flags::MasqueradeAll => "`--masquerade-all`, `--nodeport-addresses` of eth0's first addresses, no `--ip-masq`",
         Flags::NoDetector => "no `--cluster-cidr`",
+        Flags::NodeCidr => "`--detect-local-mode=NodeCIDR`, `--nodeport-addresses=primary`",
         Flags::InterfacePrefix => "`--detect-local-mode=InterfaceNamePrefix`",
     };
     format!("{} ({flags})", group.given)

@@ -1,6 +1,7 @@
 //! Runs groups in a world, several at a time, and tells what did not happen as it must.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeSet, HashMap},
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
@@ -66,7 +67,12 @@ pub(crate) fn run(mode: Mode, flags: Flags, api_server: bool) -> Result<()> {
 
 /// Runs the rows in order, each in both families at once.
 fn run_group(world: &World, number: u8, group: &Group) -> Vec<String> {
-    let mut failures = Vec::new();
+    let failures = RefCell::new(Vec::new());
+    let note = |result: Result<()>| {
+        if let Err(error) = result {
+            failures.borrow_mut().push(format!("s{number} {}: {error:#}", group.given));
+        }
+    };
     // Who answered the row before, by family.
     let mut before: HashMap<Family, String> = HashMap::new();
     let mut changed = false;
@@ -76,9 +82,12 @@ fn run_group(world: &World, number: u8, group: &Group) -> Vec<String> {
             Step::Row(row) => row,
             Step::Change(now) => {
                 (services, changed) = (now, true);
-                if let Err(error) = world.change(number, now) {
-                    failures.push(format!("s{number} {}: {error:#}", group.given));
-                }
+                note(world.change(number, now));
+                continue;
+            }
+            Step::Zone(zone) => {
+                changed = true;
+                note(world.move_n1(zone));
                 continue;
             }
         };
@@ -100,7 +109,7 @@ fn run_group(world: &World, number: u8, group: &Group) -> Vec<String> {
             match result {
                 Ok(Some(name)) => drop(before.insert(family, name)),
                 Ok(None) => {}
-                Err(error) => failures.push(format!(
+                Err(error) => failures.borrow_mut().push(format!(
                     "s{number} {} {} {}: {} | given {}; {} -> {} | expected: {} | {error:#}",
                     row.rule,
                     world.mode.name(),
@@ -114,7 +123,7 @@ fn run_group(world: &World, number: u8, group: &Group) -> Vec<String> {
             }
         }
     }
-    failures
+    failures.into_inner()
 }
 
 /// Which port of the group's Service a row is about.

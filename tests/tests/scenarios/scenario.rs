@@ -36,6 +36,8 @@ pub(crate) enum Flags {
     MasqueradeAll,
     /// No detector of local traffic.
     NoDetector,
+    /// `--detect-local-mode=NodeCIDR` and `--nodeport-addresses=primary`: both are read from the Node.
+    NodeCidr,
     /// `--detect-local-mode=InterfaceNamePrefix`, with what pods' interfaces start with.
     InterfacePrefix,
 }
@@ -245,6 +247,8 @@ impl Row {
 pub(crate) enum Step {
     Row(Row),
     Change(Vec<Service>),
+    /// n1 moves to this zone.
+    Zone(&'static str),
 }
 
 /// Objects and the rows that hold for them, in order. A group has a namespace and addresses of its own.
@@ -308,6 +312,12 @@ impl Group {
         self
     }
 
+    /// The node n1 moves to this zone; the rows that follow hold soon after.
+    pub(crate) fn then_n1_is_in(mut self, zone: &'static str) -> Self {
+        self.steps.push(Step::Zone(zone));
+        self
+    }
+
     /// The last row is about the second Service.
     pub(crate) fn second(self) -> Self {
         self.last(|row| row.service = 1)
@@ -359,7 +369,7 @@ impl Group {
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
         self.steps.iter().filter_map(|step| match step {
             Step::Row(row) => Some(row),
-            Step::Change(_) => None,
+            Step::Change(_) | Step::Zone(_) => None,
         })
     }
 

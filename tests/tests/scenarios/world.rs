@@ -50,7 +50,7 @@ pub(crate) struct World {
 impl World {
     /// Builds it; agents get their objects from an API server if asked for.
     pub(crate) fn build(mode: Mode, flags: Flags, api_server: bool, groups: &[(u8, &Group)]) -> Result<Self> {
-        let mut builder = Cluster::builder().nodes(2).dual_stack().host("gateway");
+        let mut builder = Cluster::builder().nodes(2).dual_stack().host("gateway").without_agents();
         builder = builder.agent_flag("--proxy-mode", mode.name());
         for (name, value) in agent_flags(flags) {
             builder = builder.agent_flag(name, value);
@@ -59,6 +59,9 @@ impl World {
             builder = builder.api_server();
         }
         let cluster = builder.build()?;
+        // Before the agents, some of which read their Node when they start.
+        cluster.manifests().apply("nodes.yaml", &nodes(&cluster, "z1"))?;
+        cluster.start_agents()?;
         route(&cluster)?;
         let mut pods = Vec::new();
         for (node, name) in [(1, "a1"), (1, "a2"), (1, "client-1"), (2, "b1"), (2, "b2"), (2, "client-2")] {
@@ -147,6 +150,11 @@ impl World {
         self.cluster.manifests().apply(&format!("group-{group}.yaml"), &self.yaml(group, services))
     }
 
+    /// Puts n1 into another zone.
+    pub(crate) fn move_n1(&self, zone: &str) -> Result<()> {
+        self.cluster.manifests().apply("nodes.yaml", &nodes(&self.cluster, zone))
+    }
+
     pub(crate) fn shutdown(self) -> Result<()> {
         drop((self.clients, self._servers));
         self._pods.into_iter().try_for_each(Pod::remove)?;
@@ -154,7 +162,7 @@ impl World {
     }
 
     fn apply_all(&self, groups: &[(u8, &Group)]) -> Result<()> {
-        let mut all = nodes(&self.cluster);
+        let mut all = String::new();
         for (number, group) in groups {
             if group.steps.iter().any(|step| matches!(step, Step::Change(_))) {
                 self.change(*number, &group.services)?;
@@ -206,6 +214,7 @@ fn agent_flags(flags: Flags) -> Vec<(&'static str, &'static str)> {
             ("--ip-masq", "false"),
         ],
         Flags::NoDetector => vec![],
+        Flags::NodeCidr => vec![("--detect-local-mode", "NodeCIDR"), ("--nodeport-addresses", "primary")],
         Flags::InterfacePrefix => {
             vec![("--detect-local-mode", "InterfaceNamePrefix"), ("--pod-interface-name-prefix", "veth")]
         }
@@ -273,14 +282,15 @@ fn own_addresses(place: &Place) -> Result<BTreeSet<IpAddr>> {
     Ok(all.filter_map(|address| address["local"].as_str()?.parse().ok()).collect())
 }
 
-/// The Node objects: n1 in zone z1, n2 in z2.
-fn nodes(cluster: &Cluster) -> String {
+/// The Node objects: n2 in zone z2. Their pod CIDRs are the whole network, since which part of it a node gets is not known yet.
+fn nodes(cluster: &Cluster, zone_of_n1: &str) -> String {
     let nodes = cluster.nodes().iter().map(|node| {
-        let zone = node.name().replace('n', "z");
+        let zone = if node.name() == "n1" { zone_of_n1 } else { "z2" };
         json!({
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": node.name(), "labels": {"topology.kubernetes.io/zone": zone}},
+            "spec": {"podCIDR": "10.244.0.0/16", "podCIDRs": ["10.244.0.0/16", "2001:db8:42::/56"]},
             "status": {"addresses": [
                 {"type": "InternalIP", "address": node.v4()},
                 {"type": "InternalIP", "address": node.v6()},

@@ -46,6 +46,18 @@ pub(super) fn groups() -> Vec<Group> {
             .row("8.5", "the NodePort is masqueraded all the same", Outside, NodePort, by([A1]).sees_n1())
             .row("8.7", "and so is hairpin", PodA1, ClusterIp, by([A1]).sees_n1())
             .kept_by_sockets(),
+        given("pods told by the Node's pod CIDRs", [service().on([A1, B1]).node_port()])
+            .with(Flags::NodeCidr)
+            .row("8.1, 8.8", "pods keep their address", Pod, ClusterIp, by([A1, B1]).sees_client())
+            .row("8.2, 8.8", "the node is outside of them", Node, ClusterIp, by([A1, B1]).sees_n1())
+            .row("8.2, 8.8", "clients outside are masqueraded", Outside, ClusterIp, by([A1, B1]).sees_n1()),
+        given(
+            "pods told by the Node's pod CIDRs, externalTrafficPolicy Local",
+            [service().on([A1, B1]).node_port().external_local()],
+        )
+        .with(Flags::NodeCidr)
+        .row("3.5, 8.8", "pods have all endpoints", Pod, NodePort, by([A1, B1]).sees_client())
+        .row("3.4", "clients outside have the node's", Outside, NodePort, by([A1]).sees_client()),
         given("pods told by the names of their interfaces", [service().on([A1, B1]).node_port()])
             .with(Flags::InterfacePrefix)
             .row("8.1, 8.8", "pods keep their address", Pod, ClusterIp, by([A1, B1]).sees_client())

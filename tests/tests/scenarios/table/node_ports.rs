@@ -53,6 +53,15 @@ pub(super) fn groups() -> Vec<Group> {
         .second()
         .row("6.7", "no endpoints: another address is left alone", Outside, NodePortSecond, Untouched)
         .second(),
+        given("nodePortAddresses primary", [service().on([A1, B1]).node_port()])
+            .with(Flags::NodeCidr)
+            .row("6.3", "the Node's address, from outside", Outside, NodePort, by([A1, B1]).sees_n1())
+            .row("6.3", "from a pod", Pod, NodePort, by([A1, B1]))
+            .row("6.3", "from the node", Node, NodePort, by([A1, B1]))
+            .row("6.3", "another address, from outside", Outside, NodePortSecond, Untouched)
+            .row("6.3", "from a pod", Pod, NodePortSecond, Untouched)
+            .row("6.3", "the address of the pod network", Pod, NodePortTunnel, Untouched)
+            .row("6.3, 6.6", "the loopback address", Node, NodePortLoopback, Untouched),
         given("a NodePort on which a process of the node listens", [service().on([A1, A2]).node_port()])
             .with_a_listener()
             .row("2.2", "it is shadowed for clients outside", Outside, NodePort, by([A1, A2]))

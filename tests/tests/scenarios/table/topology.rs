@@ -9,7 +9,7 @@ use crate::{
     },
     scenario::{
         Client::{Node, Outside, Pod, PodElsewhere},
-        Group,
+        Flags, Group,
         Target::{ClusterIp, NodePort},
         by, given,
     },
@@ -115,6 +115,14 @@ fn scope() -> Vec<Group> {
             [service().on([A1.for_zones(&["z1"]), A2.for_zones(&["z2"]), B1.for_zones(&["z1"])]).internal_local()],
         )
         .row("5.5", "they never hold for the node's own list", Pod, ClusterIp, by([A1, A2])),
+        given("a node that changes its zone", [service().on([A1.for_zones(&["z1"]), B1.for_zones(&["z2"])])])
+            .with(Flags::NodeCidr)
+            .row("5.7", "the endpoint of z1", Pod, ClusterIp, by([A1]))
+            .then_n1_is_in("z2")
+            .row("5.7", "the endpoint of z2", Pod, ClusterIp, by([B1]))
+            .row("5.7", "for the node too", Node, ClusterIp, by([B1]))
+            .then_n1_is_in("z1")
+            .row("5.7", "the endpoint of z1 again", Pod, ClusterIp, by([A1])),
         given("hints that change", [service().on([A1.for_zones(&["z1"]), B1.for_zones(&["z2"])])])
             .row("5.3", "the zone's", Pod, ClusterIp, by([A1]))
             .then([service().on([A1.for_zones(&["z2"]), B1.for_zones(&["z1"])])])
