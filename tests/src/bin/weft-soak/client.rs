@@ -144,12 +144,15 @@ fn udp(target: SocketAddr, connected: bool) -> io::Result<SocketAddr> {
         socket.connect(target)?;
     }
     let begin = Instant::now();
-    let mut buffer = [0; 64];
+    let (mut buffer, mut stray) = ([0; 64], false);
     loop {
         if connected { socket.send(b"?") } else { socket.send_to(b"?", target) }?;
         match socket.recv_from(&mut buffer) {
             Ok((length, from)) if from == target => return parse_address(&String::from_utf8_lossy(&buffer[..length])),
-            Ok((_, from)) => return Err(io::Error::other(format!("answered by {from}"))),
+            // A datagram that was under way when its endpoint went may be answered past the translation that is gone
+            // (kube-proxy.md 10): lost. Twice is no chance.
+            Ok((_, from)) if stray => return Err(io::Error::other(format!("answered by {from}"))),
+            Ok(_) => stray = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < UDP_TIMEOUT => {}
             Err(error) => return Err(error),
         }
