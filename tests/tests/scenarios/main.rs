@@ -1,7 +1,9 @@
 //! Black-box scenarios of Services, over real packets, in every mode: one table, `docs/scenarios.md` shows it.
 
+mod at;
 mod exact;
 mod objects;
+mod outcome;
 mod report;
 mod run;
 mod scenario;
