@@ -144,6 +144,10 @@ async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyho
         tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
         if config.components.cni {
             tokio::spawn(install_cni(config.paths.clone(), overlay.clone()).instrument(info_span!("cni")));
+            let metrics = Arc::clone(&parts.metrics);
+            if let Err(error) = metrics::cni::listen(&config.paths.state_dir, metrics, shutdown.clone()) {
+                warn!(%error, "there will be no metrics of weft-cni");
+            }
         }
     }
     let mut source_at = ("none", String::new());

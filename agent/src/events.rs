@@ -46,7 +46,7 @@ pub(crate) struct Note {
 }
 
 enum Message {
-    Event(ObjectReference, Note),
+    Event(Box<ObjectReference>, Note),
     Flush(oneshot::Sender<()>),
 }
 
@@ -73,7 +73,7 @@ impl Events {
         // kube-proxy does not know the UID either: `kubectl describe node` finds events by the name in its place.
         let about =
             ObjectReference { kind: Some("Node".into()), uid: name.clone(), name, ..ObjectReference::default() };
-        self.send(Message::Event(about, note));
+        self.send(Message::Event(Box::new(about), note));
     }
 
     /// About a Service.
@@ -85,7 +85,7 @@ impl Events {
             uid: Some(service.to_string()),
             ..ObjectReference::default()
         };
-        self.send(Message::Event(about, note));
+        self.send(Message::Event(Box::new(about), note));
     }
 
     /// Waits until all are told, for a program that is about to end.

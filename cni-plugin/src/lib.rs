@@ -20,6 +20,7 @@ mod gc;
 mod host_port;
 pub mod input;
 mod ipam;
+mod latency;
 mod plugin;
 mod result;
 mod sandbox;

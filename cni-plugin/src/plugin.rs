@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     os::fd::AsFd,
     process::ExitCode,
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::{
     del,
     env::{self, Command, Environment},
     error::{Code, Error},
-    gc, status,
+    gc, latency, status,
     version::{self, Version},
 };
 
@@ -55,6 +56,7 @@ fn execute(
     if environment.command == Command::Version {
         return Ok(Some(version::answer(stdin)));
     }
+    let started = Instant::now();
     let mut bytes = Vec::new();
     stdin
         .read_to_end(&mut bytes)
@@ -63,7 +65,11 @@ fn execute(
     require_version(environment.command, *version)?;
     let config = Config::parse(header)?;
     match environment.command {
-        Command::Add => return Ok(Some(add::add(environment, &config)?.to_json(*version))),
+        Command::Add => {
+            let added = add::add(environment, &config);
+            latency::tell(&config.data_dir, started.elapsed(), added.is_ok());
+            return Ok(Some(added?.to_json(*version)));
+        }
         Command::Del => del::del(environment, &config)?,
         Command::Check => check::check(environment, &config)?,
         Command::Gc => gc::gc(environment, &config)?,

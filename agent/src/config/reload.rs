@@ -30,8 +30,11 @@ pub(crate) struct Live {
     /// The new log filter.
     pub(crate) log_filter: Box<dyn Fn(&'static str) + Send>,
     /// A restart is needed for these fields, which is worth an event.
-    pub(crate) restart_needed: Box<dyn Fn(&[String]) + Send>,
+    pub(crate) restart_needed: OnRestartNeeded,
 }
+
+/// Is told the fields.
+pub(crate) type OnRestartNeeded = Box<dyn Fn(&[String]) + Send>;
 
 /// Starts following the files the configuration was read from, on a thread of its own.
 ///

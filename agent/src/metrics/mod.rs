@@ -2,6 +2,7 @@
 //!
 //! What happens is counted where it happens; what only is, is looked at when somebody asks.
 
+pub(crate) mod cni;
 mod process;
 mod scrape;
 mod server;

@@ -106,6 +106,7 @@ fn section_11_2_metrics_tell_what_happened() -> Result<()> {
     ensure!(metric(&text, "weft_peers")? == 2.0 && metric(&text, "weft_peers_up")? == 2.0, "{text}");
     ensure!(metric(&text, "weft_component_ready{component=\"overlay\"}")? == 1.0);
     ensure!(metric(&text, "weft_service_ports")? == 2.0);
+    ensure!(metric(&text, "weft_cni_add_duration_seconds_count{result=\"success\"}")? == 2.0, "{text}");
     ensure!(metric(&text, "kubeproxy_proxy_livez_total{code=\"200\"}")? >= 1.0);
     ensure!(metric(&text, "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}")? >= 1.0);
     ensure!(metric(&text, "kubeproxy_sync_proxy_rules_service_changes_total")? >= 2.0);
@@ -172,4 +173,49 @@ fn in_netns<T: Send>(node: &Node, work: impl FnOnce() -> Result<T> + Send) -> Re
         });
         work.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
     })
+}
+
+#[test]
+fn rule_11_1_an_update_that_cannot_be_written_is_unhealthy_until_it_is() -> Result<()> {
+    let cluster = Cluster::builder().without_agents().build()?;
+    let node = cluster.node(1);
+    let (programs, broken) = (node.directory().join("programs"), node.directory().join("broken"));
+    fs::create_dir(&programs)?;
+    let names = ["iptables", "iptables-nft", "iptables-legacy", "ip6tables", "ip6tables-nft", "ip6tables-legacy"];
+    for program in names.map(|name| format!("{name}-restore")) {
+        let path = programs.join(&program);
+        let script = format!("#!/bin/sh\n[ -e {} ] && exit 1\nexec /usr/sbin/{program} \"$@\"\n", broken.display());
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let search = format!("{}:{}", programs.display(), std::env::var("PATH")?);
+    let mut agent = node.agent().command("agent");
+    // Twice the period is the limit.
+    let flags = [("--proxy-mode", "iptables"), ("--iptables-sync-period", "1s")];
+    let mut agent = agent.args(node.agent().arguments_with(&flags)).env("PATH", search).spawn()?;
+    let livez = |expected: u16| {
+        eventually(secs(30), || {
+            let (code, body) = healthz(node, "/livez")?;
+            ensure!(code == expected, "{code} {body}");
+            Ok(())
+        })
+    };
+    let result = (|| -> Result<()> {
+        node.agent().wait_ready(secs(30))?;
+        livez(200)?;
+        fs::write(&broken, "")?;
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {clusterIP: 10.96.0.99, ports: [{port: 80}]}\n";
+        cluster.manifests().apply("late.yaml", service)?;
+        livez(503)?;
+        let failures = "kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv4\"}";
+        ensure!(metric(&metrics(node)?, failures)? >= 1.0);
+        ensure!(healthz(node, "/readyz")?.0 == 503);
+        fs::remove_file(&broken)?;
+        livez(200)?;
+        Ok(())
+    })();
+    agent.kill()?;
+    agent.wait()?;
+    result?;
+    cluster.shutdown()
 }
