@@ -23,8 +23,9 @@ weft agent --print-config            # with the flags the agent gets; -o json fo
 * flanneld's flags can be given in the environment: `FLANNELD_IFACE=eth0` is `--iface=eth0`. The command line wins.
 * `-iface=eth0` and `--ip_masq`, which Go understands, are understood here too.
 * Unknown fields of the file are warned of, with file and line. Impossible values are told all together, with exit code 2.
-* The file is watched. Changing `iptables.syncPeriod` (`nftables.syncPeriod` in that mode) takes effect at once. Everything
-  else, and `net-conf.json`, needs a restart, which log and `weft status` say. A file with mistakes changes nothing.
+* The files are watched. `nodePortAddresses` (unless that turns 127.0.0.1 on or off), `iptables.syncPeriod`,
+  `nftables.syncPeriod` and `logging.verbosity` take effect at once. Everything else, and `net-conf.json`, needs a restart,
+  which log, `weft status` and an event on the Node say. A file with mistakes changes nothing; `weft status` tells them.
 ";
 
 #[test]

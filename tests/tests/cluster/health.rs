@@ -113,7 +113,6 @@ fn section_11_2_metrics_tell_what_happened() -> Result<()> {
     ensure!(text.lines().any(|line| line.starts_with("weft_map_elements_used{map=")), "{text}");
     let memory = metric(&text, "process_resident_memory_bytes")?;
     ensure!(memory > 1e6, "{memory}");
-    println!("agent of a small cluster: {:.1} MB resident (debug build)", memory / 1e6);
     serving.shutdown()
 }
 
