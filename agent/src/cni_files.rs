@@ -70,7 +70,7 @@ fn list(paths: &PathArgs) -> String {
         "name": "weft",
         "plugins": [{
             "type": PLUGIN,
-            "capabilities": { "portMappings": true },
+            "capabilities": { "portMappings": true, "bandwidth": true },
             "subnetFile": text(&paths.subnet_file),
             "dataDir": text(&paths.state_dir.join("cni/networks")),
         }],

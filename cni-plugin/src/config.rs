@@ -9,6 +9,7 @@ use weft_netlink::Mac;
 use crate::{
     args::{Args, parse_address},
     attachment::ValidAttachments,
+    bandwidth::{BandwidthSettings, Rates},
     dns::{Dns, RuntimeDns},
     env::is_identifier,
     error::{Code, Error},
@@ -65,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) overlay_device: Option<String>,
     /// Host ports.
     pub(crate) port_map: PortMapSettings,
+    /// Limits of what the attachment sends and receives.
+    pub(crate) bandwidth: BandwidthSettings,
     /// Result of the chain's last ADD, not looked into: DEL must work with any.
     pub(crate) prev_result: Option<Value>,
     /// The configuration as it came, for other plugins.
@@ -91,6 +94,8 @@ struct Body {
     masqall: bool,
     backend: Option<PortMapBackend>,
     capabilities: Capabilities,
+    #[serde(flatten)]
+    rates: Rates,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Value>,
     /// Another name libcni sends the same under.
@@ -142,6 +147,7 @@ struct RuntimeConfig {
     ipranges: Vec<Vec<RangeConfig>>,
     dns: RuntimeDns,
     portmappings: Option<Value>,
+    bandwidth: Option<Value>,
 }
 
 impl Header {
@@ -206,6 +212,7 @@ impl Config {
                 backend: body.backend,
                 may_be_asked_for: body.capabilities.portmappings,
             },
+            bandwidth: BandwidthSettings { fixed: body.rates, requested: body.runtimeconfig.bandwidth },
             mtu: body.mtu,
             subnet_file: body.subnetfile.unwrap_or_else(|| SUBNET_FILE.into()),
             data_dir: section.datadir.or(body.datadir).unwrap_or_else(|| DATA_DIR.into()),

@@ -5,6 +5,7 @@ use weft_netlink::{Link, Netlink};
 
 use crate::{
     attachment::{AttachmentId, ValidAttachments},
+    bandwidth::Bandwidth,
     config::Config,
     error::Error,
     host_port::HostPort,
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// All kinds there are, in the order of ADD.
-pub(crate) const EXTRAS: &[&dyn Extra] = &[&HostPort];
+pub(crate) const EXTRAS: &[&dyn Extra] = &[&Bandwidth, &HostPort];
 
 /// An attachment whose interface is up, with addresses and routes, and that is not yet reported.
 pub(crate) struct Attached<'a> {
@@ -24,7 +25,6 @@ pub(crate) struct Attached<'a> {
     /// Of the host's namespace, as `host_end`.
     pub(crate) host: &'a Netlink,
     pub(crate) host_end: &'a Link,
-    #[expect(dead_code, reason = "for bandwidth")]
     pub(crate) sandbox: &'a Sandbox,
     pub(crate) leases: &'a [Lease],
 }

@@ -8,6 +8,7 @@
 mod add;
 mod args;
 mod attachment;
+mod bandwidth;
 mod check;
 mod config;
 mod del;

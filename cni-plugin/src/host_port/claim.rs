@@ -134,7 +134,7 @@ impl Claim {
 
 /// What is read back from beside a claim.
 pub(crate) struct Comment {
-    holder: Holder,
+    pub(crate) holder: Holder,
     masquerade: Masquerade,
     order: u64,
 }

@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_netlink::RouteFilter;
 
-use crate::kit::{Node, PLUGIN, PLUGINS, Pod, path_of, start};
+use crate::{
+    host_port::{mapping, rules},
+    kit::{Node, PLUGIN, PLUGINS, Pod, path_of, start},
+};
 
 /// Kills in all, over as many nodes as run side by side.
 const KILLS: u64 = 200;
@@ -60,6 +63,7 @@ fn progress(node: &Node) -> &'static str {
         (_, None) => "addresses",
         (_, Some(link)) if link.alias.is_none() => "veth without alias",
         (_, Some(link)) if !link.running => "veth down",
+        _ if rules(&node.netns).contains("weft-hostports") => "host ports",
         (..) => "veth up",
     }
 }
@@ -74,18 +78,30 @@ fn assert_nothing_left(node: &Node) {
     }
     let routes = node.netlink().routes(&RouteFilter::default()).unwrap();
     assert!(routes.is_empty(), "{routes:?}");
+    assert_eq!(rules(&node.netns), "");
+}
+
+/// Every second pod has host ports and a bandwidth.
+fn extras(number: u64) -> Value {
+    let ports = [("tcp", 80), ("udp", 53)].map(|(protocol, port)| mapping(port, protocol, ""));
+    let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000});
+    if number / 4 % 2 == 0 {
+        json!({"runtimeConfig": {"portMappings": ports, "bandwidth": bandwidth}})
+    } else {
+        json!({})
+    }
 }
 
 /// One kill and one way of recovery.
 fn round(node: &Node, number: u64, moment: Moment) -> &'static str {
-    let config = node.config("1.0.0");
     let pod = Pod::new(&format!("pod{number}"));
+    let config = node.config_with("1.0.0", extras(number));
     let deleted = |netns: &str| {
         let outcome = node.run("DEL", &pod, &config, &[("CNI_NETNS", netns)]);
         assert!(outcome.success, "{outcome:?}");
     };
     if number % 4 == 3 {
-        node.add(&pod).result();
+        node.run("ADD", &pod, &config, &[]).result();
         run_and_kill(node, "DEL", &pod, &config, moment);
         deleted(&path_of(&pod.netns));
         assert_nothing_left(node);
@@ -103,7 +119,7 @@ fn round(node: &Node, number: u64, moment: Moment) -> &'static str {
     }
     assert_nothing_left(node);
     // And the same sandbox can be added again.
-    node.add(&pod).result();
+    node.run("ADD", &pod, &config, &[]).result();
     deleted(&pod.path());
     assert_nothing_left(node);
     progress

@@ -215,6 +215,43 @@ fn section_8_two_pods_with_one_port() {
     assert_nothing_left(&site);
 }
 
+/// The fallback for kernels without nftables, asked for by name.
+#[test]
+fn section_8_by_iptables() {
+    let site = Site::new();
+    let pods = [Pod::new("old"), Pod::new("new")];
+    let config = || {
+        let mut config = site.config(json!([mapping(80, "tcp", ""), mapping(81, "tcp", NODE4)]));
+        config["backend"] = json!("iptables");
+        config
+    };
+    let results = pods.each_ref().map(|pod| {
+        let result = site.node.run("ADD", pod, &config(), &[]).result();
+        serve(pod);
+        result
+    });
+    let check = |number: usize| {
+        let mut config = config();
+        config["prevResult"] = results[number].clone();
+        site.node.run("CHECK", &pods[number], &config, &[])
+    };
+    for to in ["192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.1:81"] {
+        assert!(ask(&site.client, to).unwrap().starts_with("new "), "{to}");
+        assert!(ask(&pods[1].netns, to).unwrap().starts_with("new "), "{to}");
+    }
+    assert_eq!(ask(&site.node.netns, "127.0.0.1:80").unwrap(), "new 10.244.1.1");
+    let outcome = check(1);
+    assert!(outcome.success, "{outcome:?}");
+    // The configuration may have changed since: DEL finds the rules all the same.
+    assert!(site.node.del(&pods[1]).success);
+    assert_eq!(check(1).error().0, 104);
+    assert!(check(0).success);
+    assert_eq!(ask(&site.client, "192.0.2.1:80").unwrap(), "old 192.0.2.2");
+    assert!(site.node.gc(&[]).success);
+    let ruleset = rules(&site.node.netns);
+    assert!(!ruleset.contains("WEFT"), "{ruleset}");
+}
+
 /// A client that sent before the pod was there, and goes on, reaches it; and the next pod after it.
 #[test]
 fn section_8_udp_flows_follow_the_rules() {

@@ -2,6 +2,7 @@
 //! Numbers in test names are those of the requirement list, `docs/cni-requirements.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod bandwidth;
 mod chain;
 mod check;
 mod crash;

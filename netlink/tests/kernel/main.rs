@@ -12,6 +12,7 @@ mod namespaces;
 mod neighbours;
 mod nft_elements;
 mod nftables;
+mod qdiscs;
 mod routes;
 mod sock_diag;
 
