@@ -1,6 +1,10 @@
 //! `weft`: the node agent and the operator's command.
 //!
 //! Parses and exits; [`app`] wires the agent, [`commands`] talks to a running one.
+//!
+//! A Service's way to the kernel: [`app`] connects a source (`source/kube.rs` or `source/dir.rs`), which delivers objects, to
+//! the Services thread (`services/mod.rs`). There the planner (`proxy/src/plan/planner.rs`) turns them into Service ports,
+//! which `services/planes.rs` hands to the data planes, such as `proxy/src/ebpf/mod.rs`.
 
 mod allocator;
 mod app;

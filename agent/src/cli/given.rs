@@ -148,8 +148,8 @@ fn arg(name: &'static str, kind: Kind) -> Arg {
 impl FromArgMatches for Given {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let mut given = BTreeMap::new();
-        for id in matches.ids() {
-            // Groups, which the structs are, have no source.
+        // Groups are named after their structs, in CamelCase.
+        for id in matches.ids().filter(|id| id.as_str().starts_with(|c: char| c.is_ascii_lowercase())) {
             let by = match matches.value_source(id.as_str()) {
                 Some(ValueSource::CommandLine) => GivenBy::CommandLine,
                 Some(ValueSource::EnvVariable) => GivenBy::Environment,
@@ -203,7 +203,26 @@ pub(super) fn spelled_out(argument: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::spelled_out;
+    use clap::Parser;
+
+    use super::{GivenBy, spelled_out};
+    use crate::cli::{self, Cli, Command};
+
+    #[test]
+    fn all_that_has_a_value_is_a_flag_and_its_giver_is_known() {
+        let arguments = ["weft", "agent", "--iface=a", "--iface=b", "--masquerade-all", "--v=3", "--source=dir:/x"];
+        let Command::Agent(args) = Cli::try_parse_from(arguments).unwrap().command else { unreachable!() };
+        let command = cli::command();
+        let agent = command.find_subcommand("agent").unwrap();
+        for (name, _) in args.given.iter() {
+            assert!(agent.get_arguments().any(|arg| arg.get_long() == Some(name)), "{name}");
+        }
+        let by = |flag| args.given.iter().find(|(name, _)| *name == flag).map(|(_, given)| given.by);
+        assert_eq!([by("iface"), by("components")], [Some(GivenBy::CommandLine), Some(GivenBy::Default)]);
+        assert_eq!(args.given.value("iface"), Some("b"));
+        assert_eq!([args.given.value("masquerade-all"), args.given.value("v")], [Some("true"), Some("3")]);
+        assert_eq!(args.given.value("components"), None, "nobody gave it");
+    }
 
     #[test]
     fn gos_spellings_are_understood() {

@@ -89,6 +89,7 @@ fn as_yaml(lines: &[Line]) -> String {
     let mut text = String::from("# What weft agent would run with, and where each value comes from.\n");
     let mut above: Vec<&str> = Vec::new();
     for line in lines {
+        // Sections are written when the first value in them is.
         let mut sections: Vec<&str> = line.path.split('.').collect();
         let Some(name) = sections.pop() else { continue };
         let common = sections.iter().zip(&above).take_while(|(a, b)| a == b).count();
