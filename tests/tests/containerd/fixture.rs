@@ -164,6 +164,8 @@ impl Fixture {
         let links = node.run("ip", &["-o", "link", "show", "type", "veth"])?;
         let veths: Vec<&str> = links.lines().filter(|line| !line.contains(" eth0@")).collect();
         ensure!(veths.is_empty(), "veths are left: {veths:?}");
+        let shapers = node.run("ip", &["-o", "link", "show", "type", "ifb"])?;
+        ensure!(shapers.is_empty(), "devices of bandwidth limits are left: {shapers}");
         // ip writes the route of a pod without a prefix length.
         let routes = node.run("ip", &["route"])?;
         let of_pod = |line: &&str| line.split(' ').next().is_some_and(|to| to.parse::<IpAddr>().is_ok());
