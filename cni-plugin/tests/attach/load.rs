@@ -6,9 +6,13 @@ use std::{
     thread,
 };
 
+use serde_json::{Value, json};
 use weft_netlink::RouteFilter;
 
-use crate::kit::{Node, Pod, addresses};
+use crate::{
+    host_port::{mapping, rules},
+    kit::{Node, Pod, addresses},
+};
 
 /// Workers, and pods each makes and removes. All together take six seconds, most of it the kernel's removal of veths.
 const WORKERS: usize = 8;
@@ -33,10 +37,18 @@ impl InUse {
     }
 }
 
+/// A configuration with a host port of its own and a bandwidth.
+fn with_extras(node: &Node, port: usize) -> Value {
+    let port = mapping(u16::try_from(port).unwrap(), "tcp", "");
+    let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000});
+    node.config_with("1.0.0", json!({"runtimeConfig": {"portMappings": [port], "bandwidth": bandwidth}}))
+}
+
 fn assert_nothing_left(node: &Node) {
     assert!(node.veths().is_empty(), "{:?}", node.veths());
     let routes = node.netlink().routes(&RouteFilter::default()).unwrap();
     assert!(routes.is_empty(), "{routes:?}");
+    assert_eq!(rules(&node.netns), "");
     assert_eq!(node.store_files(), ["last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
 }
 
@@ -50,7 +62,10 @@ fn section_11_eight_at_a_time() {
                 let mut pod = Pod::new("");
                 for round in 0..ROUNDS {
                     pod.id = format!("pod-{worker}-{round}");
-                    let given = addresses(&node.add(&pod).result());
+                    // Every fourth with host port and bandwidth.
+                    let extras = round % 4 == 0;
+                    let config = if extras { with_extras(node, 1000 + worker) } else { node.config("1.0.0") };
+                    let given = addresses(&node.run("ADD", &pod, &config, &[]).result());
                     in_use.take(&given);
                     in_use.give_back(&given);
                     let outcome = node.del(&pod);
@@ -77,7 +92,10 @@ fn section_11_fifty_at_once() {
             }
         });
     };
-    together(&|pod| in_use.take(&addresses(&node.add(pod).result())));
+    together(&|pod| {
+        let config = with_extras(&node, 1000 + pod.id["pod-".len()..].parse::<usize>().unwrap());
+        in_use.take(&addresses(&node.run("ADD", pod, &config, &[]).result()));
+    });
     assert_eq!((node.veths().len(), node.reserved().len()), (CROWD, 2 * CROWD));
     together(&|pod| {
         let outcome = node.del(pod);
