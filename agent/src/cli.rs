@@ -20,9 +20,7 @@ pub(crate) fn parse() -> Cli {
 
 /// The whole command line.
 pub(crate) fn command() -> clap::Command {
-    ["agent", "cleanup"]
-        .into_iter()
-        .fold(Cli::command(), |command, verb| command.mut_subcommand(verb, given::with_flannels_environment))
+    ["agent", "cleanup"].into_iter().fold(Cli::command(), |command, verb| command.mut_subcommand(verb, given::as_in_go))
 }
 
 /// Weft: pod network and Service load balancing of a Kubernetes node, in one agent.

@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, builder::Str, parser::ValueSource};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches,
+    builder::{BoolishValueParser, Str},
+    parser::ValueSource,
+};
 
 use crate::config::{Effect, FIELDS, Kind};
 
@@ -168,15 +172,17 @@ impl FromArgMatches for Given {
     }
 }
 
-/// Gives flanneld's flags their environment variables: `FLANNELD_` and the name (flannel.md 2).
-pub(super) fn with_flannels_environment(command: Command) -> Command {
+/// Gives flanneld's flags their environment variables, `FLANNELD_` and the name (flannel.md 2), where an empty one counts as
+/// none; and lets switches be 1, t or TRUE as in Go.
+pub(super) fn as_in_go(command: Command) -> Command {
     command.mut_args(|arg| {
+        let switch = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "BOOL"));
+        let arg = if switch { arg.value_parser(BoolishValueParser::new()) } else { arg };
         let flannels = arg.get_help_heading().is_some_and(|heading| heading.contains("flannel"));
-        match arg.get_long().filter(|_| flannels) {
-            Some(long) => {
-                let variable = format!("FLANNELD_{}", long.to_uppercase().replace('-', "_"));
-                arg.env(Str::from(variable)).hide_env(true)
-            }
+        let variable = arg.get_long().map(|long| format!("FLANNELD_{}", long.to_uppercase().replace('-', "_")));
+        let stated = |variable: &String| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+        match variable.filter(|variable| flannels && stated(variable)) {
+            Some(variable) => arg.env(Str::from(variable)).hide_env(true),
             None => arg,
         }
     })
@@ -203,7 +209,7 @@ pub(super) fn spelled_out(argument: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{FromArgMatches, Parser};
 
     use super::{GivenBy, spelled_out};
     use crate::cli::{self, Cli, Command};
@@ -222,6 +228,19 @@ mod tests {
         assert_eq!(args.given.value("iface"), Some("b"));
         assert_eq!([args.given.value("masquerade-all"), args.given.value("v")], [Some("true"), Some("3")]);
         assert_eq!(args.given.value("components"), None, "nobody gave it");
+    }
+
+    #[test]
+    fn switches_are_those_of_go() {
+        for (text, on) in [("1", true), ("t", true), ("TRUE", true), ("0", false), ("False", false)] {
+            let flags = [format!("--ip-masq={text}"), format!("--bind-address-hard-fail={text}")];
+            let arguments = ["weft", "agent"].into_iter().chain(flags.iter().map(String::as_str));
+            let matches = cli::command().try_get_matches_from(arguments).unwrap();
+            let Command::Agent(args) = Cli::from_arg_matches(&matches).unwrap().command else { unreachable!() };
+            assert_eq!(args.overlay.ip_masq, on, "{text}");
+            assert_eq!(args.given.value("bind-address-hard-fail"), Some(text));
+        }
+        assert!(cli::command().try_get_matches_from(["weft", "agent", "--ip-masq=maybe"]).is_err());
     }
 
     #[test]

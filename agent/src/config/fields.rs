@@ -173,7 +173,12 @@ impl Field {
     pub(crate) fn value_of(&self, text: &str) -> Option<Value> {
         match self.kind {
             Kind::Text | Kind::Duration => Some(text.into()),
-            Kind::Boolean => text.parse::<bool>().ok().map(Value::from),
+            // strconv.ParseBool's words.
+            Kind::Boolean => match text {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true.into()),
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false.into()),
+                _ => None,
+            },
             Kind::Whole(..) => text.parse::<i64>().ok().map(Value::from),
             Kind::Number => text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from)).ok(),
             Kind::Texts if text == "[]" => Some(json!([])),
