@@ -92,11 +92,11 @@ fn bucket(direction: &str, rate: u64, burst: u64, mtu: u32) -> Result<Option<Tok
     Ok(Some(TokenBucket { rate, burst, limit: limited(in_flight.saturating_add(u64::from(burst))) }))
 }
 
+/// An interface, the namespace it is in, and what it may send.
+type End<'a> = (&'a Netlink, Link, Option<TokenBucket>);
+
 /// Both ends, with what each may send.
-fn ends<'a>(
-    attached: &'a Attached<'_>,
-    limits: Limits,
-) -> Result<Vec<(&'a Netlink, Link, Option<TokenBucket>)>, Error> {
+fn ends<'a>(attached: &'a Attached<'_>, limits: Limits) -> Result<Vec<End<'a>>, Error> {
     if limits == Limits::default() {
         return Ok(Vec::new());
     }
