@@ -85,7 +85,7 @@ fn assert_nothing_left(node: &Node) {
 fn extras(number: u64) -> Value {
     let ports = [("tcp", 80), ("udp", 53)].map(|(protocol, port)| mapping(port, protocol, ""));
     let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000});
-    if number / 4 % 2 == 0 {
+    if (number / 4).is_multiple_of(2) {
         json!({"runtimeConfig": {"portMappings": ports, "bandwidth": bandwidth}})
     } else {
         json!({})
