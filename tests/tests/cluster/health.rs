@@ -191,7 +191,11 @@ fn rule_11_1_an_update_that_cannot_be_written_is_unhealthy_until_it_is() -> Resu
     let mut agent = node.agent().command("agent");
     // Twice the period is the limit.
     let flags = [("--proxy-mode", "iptables"), ("--iptables-sync-period", "1s")];
-    let mut agent = agent.args(node.agent().arguments_with(&flags)).env("PATH", search).spawn()?;
+    let mut agent = agent
+        .args(node.agent().arguments_with(&flags))
+        .env("PATH", search)
+        .stderr(std::process::Stdio::null())
+        .spawn()?;
     let livez = |expected: u16| {
         eventually(secs(30), || {
             let (code, body) = healthz(node, "/livez")?;
