@@ -10,7 +10,7 @@ use super::{
     driver::{Xtables, XtablesError},
     layout::Features,
     listing::Line,
-    names::Table,
+    names::{CLUSTER_IPS_REFUSED, Table},
     transaction::Transaction,
 };
 use crate::model::IpFamily;
@@ -97,7 +97,12 @@ impl FakeXtables {
             writeln!(text, "*{table}").unwrap();
             for (chain, rules) in chains {
                 writeln!(text, ":{chain}").unwrap();
-                rules.iter().for_each(|(rule, _)| writeln!(text, "-A {chain} {rule}").unwrap());
+                let mut rules: Vec<&str> = rules.iter().map(|(rule, _)| rule.as_str()).collect();
+                // Their order is that in which the ClusterIPs came.
+                if chain == CLUSTER_IPS_REFUSED {
+                    rules.sort_unstable();
+                }
+                rules.iter().for_each(|rule| writeln!(text, "-A {chain} {rule}").unwrap());
             }
         }
         text

@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hasher},
 };
 
-use super::names::{FIREWALL, Table, is_kube_proxy_chain};
+use super::names::{CLUSTER_IPS_REFUSED, FIREWALL, Table, is_kube_proxy_chain};
 
 /// One line of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl ObservedTable {
             Line::Chain(_) => {}
             Line::Rule { chain, rule, .. } => {
                 if let Some(digest) = self.chains.get_mut(chain) {
-                    *digest = add_to_digest(*digest, rule);
+                    *digest = add_to_digest(chain, *digest, rule);
                 } else if let Some(rules) = self.shared.get_mut(chain) {
                     rules.push(rule.to_owned());
                 }
@@ -71,7 +71,7 @@ impl ObservedTable {
 
     /// Takes a chain out; true if it is there with exactly these rules.
     pub(crate) fn take(&mut self, chain: &str, rules: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
-        let wanted = rules.into_iter().fold(EMPTY_DIGEST, |digest, rule| add_to_digest(digest, rule.as_ref()));
+        let wanted = rules.into_iter().fold(EMPTY_DIGEST, |digest, rule| add_to_digest(chain, digest, rule.as_ref()));
         self.chains.remove(chain) == Some(wanted)
     }
 
@@ -96,8 +96,13 @@ impl ObservedTable {
 const EMPTY_DIGEST: u64 = 0;
 
 /// Adds a rule to the digest of a chain, but for the turn it started with: where the round robin of a chain stands does not
-/// make it another chain.
-fn add_to_digest(digest: u64, rule: &str) -> u64 {
+/// make it another chain. Nor does the order in which ClusterIPs came.
+fn add_to_digest(chain: &str, digest: u64, rule: &str) -> u64 {
+    if chain == CLUSTER_IPS_REFUSED {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(rule.as_bytes());
+        return digest.wrapping_add(hasher.finish());
+    }
     let (before, after) = match rule.split_once(" --packet ") {
         Some((before, rest)) => (before, rest.split_once(' ').map_or("", |(_, after)| after)),
         None => (rule, ""),

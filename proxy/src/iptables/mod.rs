@@ -6,10 +6,11 @@
 //! going where the kernel forgets it.
 //!
 //! Where kube-proxy's modes differ, this one does what nftables mode does: external addresses without endpoints are refused
-//! to this node too (9.2), node ports are refused only at the addresses they are served at (6.7), and source ranges hold
-//! without endpoints (9.8). Only here: NodePorts at 127.0.0.1 (6.6), and accepting what is forwarded (9.13).
+//! to this node too (9.2), node ports are refused only at the addresses they are served at (6.7), source ranges hold
+//! without endpoints (9.8), and other ports of a ClusterIP are refused (9.10). Only here: accepting what is forwarded (9.13).
 
 mod cleanup;
+mod cluster_ips;
 mod driver;
 mod entries;
 mod layout;

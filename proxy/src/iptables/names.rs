@@ -44,6 +44,8 @@ pub(crate) const FIREWALL: &str = "KUBE-FIREWALL";
 pub(crate) const CANARY: &str = "KUBE-PROXY-CANARY";
 /// Ours alone: refusals of node ports, which kube-proxy has in `KUBE-EXTERNAL-SERVICES`, where they match at every address.
 pub(crate) const NODE_PORTS_REFUSED: &str = "KUBE-NODEPORTS-REFUSED";
+/// Ours alone: refusals of other ports of ClusterIPs, which kube-proxy has in its `nftables` mode only (9.10).
+pub(crate) const CLUSTER_IPS_REFUSED: &str = "KUBE-CLUSTER-IPS-REFUSED";
 /// Ours alone, empty, in nat: says that the KUBE-* chains are Weft's and not a kube-proxy's.
 pub(crate) const OWNER: &str = "WEFT-PROXY";
 
@@ -51,7 +53,7 @@ pub(crate) const OWNER: &str = "WEFT-PROXY";
 const SERVICE_CHAINS: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
 
 /// Chains with fixed names, ours or kube-proxy's.
-const FIXED_CHAINS: [&str; 10] = [
+const FIXED_CHAINS: [&str; 11] = [
     SERVICES,
     NODE_PORTS,
     POSTROUTING,
@@ -61,6 +63,7 @@ const FIXED_CHAINS: [&str; 10] = [
     PROXY_FIREWALL,
     CANARY,
     NODE_PORTS_REFUSED,
+    CLUSTER_IPS_REFUSED,
     OWNER,
 ];
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
+    cluster_ips::ClusterIps,
     layout::{Layout, is_jump_to_ours},
     listing::{Observed, ObservedTable},
-    names::{FIREWALL, Table, is_service_chain},
+    names::{CLUSTER_IPS_REFUSED, FIREWALL, Table, is_service_chain},
     service::{PortRules, Rules},
     shared::SharedChain,
     transaction::Transaction,
@@ -28,14 +29,17 @@ pub(crate) struct Shadow {
     ports: BTreeMap<PlanKey, Arc<ServicePortPlan>>,
     /// Of both families.
     node_port_addresses: BTreeSet<IpAddr>,
+    cluster_ips: ClusterIps,
 }
 
 impl Shadow {
     /// From what is in the kernel: rewrites what is not right, deletes chains of Services that are gone, and leaves all else.
     pub(crate) fn load(layout: Layout, desired: &Desired, mut observed: Observed) -> (Self, Transaction) {
         let of_family = |(key, _): &(&PlanKey, _)| key.family == layout.family;
-        let ports = desired.ports.iter().filter(of_family).map(|(key, plan)| (key.clone(), Arc::clone(plan))).collect();
-        let shadow = Self { layout, ports, node_port_addresses: desired.node_port_addresses.clone() };
+        let ports: BTreeMap<PlanKey, Arc<ServicePortPlan>> =
+            desired.ports.iter().filter(of_family).map(|(key, plan)| (key.clone(), Arc::clone(plan))).collect();
+        let cluster_ips = ClusterIps::of(ports.values().map(|plan| &**plan));
+        let shadow = Self { layout, ports, node_port_addresses: desired.node_port_addresses.clone(), cluster_ips };
         let mut transaction = Transaction::default();
         for fixed in shadow.layout.fixed_chains() {
             if !observed.table(fixed.table).take(fixed.name, &fixed.rules) {
@@ -46,6 +50,10 @@ impl Shadow {
             if !observed.table(chain.table()).take(chain.name(), shadow.rules(chain)) {
                 transaction.table(chain.table()).rewrite(chain.name(), shadow.rules(chain));
             }
+        }
+        let refused = || shadow.cluster_ips.refused(&shadow.layout);
+        if !observed.table(Table::Filter).take(CLUSTER_IPS_REFUSED, refused()) {
+            transaction.table(Table::Filter).rewrite(CLUSTER_IPS_REFUSED, refused());
         }
         for plan in shadow.ports.values() {
             for (name, rules) in PortRules::of(plan, &shadow.layout).chains() {
@@ -66,6 +74,7 @@ impl Shadow {
     pub(crate) fn update(&mut self, desired: &Desired, keys: &[PlanKey]) -> Transaction {
         let mut transaction = Transaction::default();
         let mut rewritten = BTreeSet::new();
+        let (mut cluster_ips, ways_there) = (BTreeMap::new(), self.cluster_ips.jumps());
         for key in keys.iter().filter(|key| key.family == self.layout.family) {
             let (old, new) = (self.ports.get(key).cloned(), desired.ports.get(key).cloned());
             let [was, will] = [&old, &new].map(|plan| plan.as_deref().map(|plan| PortRules::of(plan, &self.layout)));
@@ -75,10 +84,15 @@ impl Shadow {
                 rules(was.as_ref()) != rules(will.as_ref())
             };
             rewritten.extend(SharedChain::ALL.into_iter().filter(differs));
+            self.cluster_ips.replace(old.as_deref(), new.as_deref(), &mut cluster_ips);
             match new {
                 Some(plan) => self.ports.insert(key.clone(), plan),
                 None => self.ports.remove(key),
             };
+        }
+        let filter = transaction.table(Table::Filter);
+        if self.cluster_ips.follow(&cluster_ips, &self.layout, filter) && self.cluster_ips.jumps() != ways_there {
+            rewritten.insert(SharedChain::RefusedServices);
         }
         self.rewrite(rewritten, &mut transaction);
         transaction
@@ -115,6 +129,7 @@ impl Shadow {
         for chain in SharedChain::ALL {
             self.rules(chain).take(1).for_each(|rule| check(chain.table(), chain.name(), &rule));
         }
+        self.cluster_ips.refused(&self.layout).take(1).for_each(|rule| check(Table::Filter, CLUSTER_IPS_REFUSED, &rule));
         for (chain, rule) in self.layout.shared_with_kubelet() {
             check(Table::Filter, chain, &rule);
         }
@@ -126,7 +141,7 @@ impl Shadow {
     }
 
     fn rules(&self, chain: SharedChain) -> impl Iterator<Item = String> {
-        chain.rules(self.ports.values(), &self.node_port_addresses, &self.layout)
+        chain.rules(self.ports.values(), &self.node_port_addresses, &self.cluster_ips, &self.layout)
     }
 
     fn rewrite(&self, chains: impl IntoIterator<Item = SharedChain>, transaction: &mut Transaction) {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{
+    cluster_ips::ClusterIps,
     layout::{Layout, comment, words},
     names::{EXTERNAL_SERVICES, NODE_PORTS, NODE_PORTS_REFUSED, PROXY_FIREWALL, SERVICES, Table, comment_name},
     service::{PortRules, destination, host, network},
@@ -64,11 +65,12 @@ impl SharedChain {
         self,
         ports: impl Iterator<Item = &'a Arc<ServicePortPlan>> + 'a,
         addresses: &'a BTreeSet<IpAddr>,
+        cluster_ips: &'a ClusterIps,
         layout: &'a Layout,
     ) -> impl Iterator<Item = String> + 'a {
         let of_services = ports.flat_map(move |plan| self.rules_of(&PortRules::of(plan, layout)));
         // Last, so that an address and port of a Service beats a NodePort of the same number (2.7).
-        of_services.chain(self.rules_of_node(addresses, layout))
+        of_services.chain(self.rules_of_node(addresses, cluster_ips, layout))
     }
 
     /// What one Service port has in it.
@@ -84,7 +86,7 @@ impl SharedChain {
         }
     }
 
-    fn rules_of_node(self, addresses: &BTreeSet<IpAddr>, layout: &Layout) -> Vec<String> {
+    fn rules_of_node(self, addresses: &BTreeSet<IpAddr>, cluster_ips: &ClusterIps, layout: &Layout) -> Vec<String> {
         let at = |to: &str, why: &str, chain: &str| words(&[to, &comment(why), "-j", chain]);
         let own = addresses.iter().filter(|address| IpFamily::of(**address) == layout.family);
         match self {
@@ -100,6 +102,8 @@ impl SharedChain {
             Self::RefusedExternals => {
                 own.map(|a| at(&destination(*a), "kubernetes service nodeports", NODE_PORTS_REFUSED)).collect()
             }
+            // After what is refused or dropped for want of endpoints.
+            Self::RefusedServices => cluster_ips.jumps(),
             _ => Vec::new(),
         }
     }

@@ -4,6 +4,8 @@ use super::*;
 
 const SVC: &str = "KUBE-SVC-web";
 const ROUND_ROBIN: [&str; 2] = ["-m statistic --mode nth --every 2 --packet 0 -j KUBE-SEP-1.2", "-j KUBE-SEP-2.2"];
+const TO_OTHER_PORTS: &str =
+    r#"-d 10.96.0.1/32 -m comment --comment "other ports of cluster IPs" -j KUBE-CLUSTER-IPS-REFUSED"#;
 const TO_WEB: &str = "-d 10.96.0.1/32 -p tcp -m tcp --dport 80";
 
 #[test]
@@ -149,7 +151,7 @@ fn rule_3_4_external_policy_local_without_local_endpoints_drops() {
         bench.filter("KUBE-NODEPORTS-REFUSED"),
         [r#"-p tcp -m comment --comment "default/web has no local endpoints" -m tcp --dport 30080 -j DROP"#]
     );
-    assert_eq!(bench.filter("KUBE-SERVICES"), [""; 0]);
+    assert_eq!(bench.filter("KUBE-SERVICES"), [TO_OTHER_PORTS]);
 }
 
 #[test]
@@ -165,7 +167,7 @@ fn rules_9_1_to_9_3_without_endpoints_all_is_refused_to_everybody() {
         )
     };
     let [cluster_ip, external_ip, load_balancer] = ["10.96.0.1", "192.0.2.1", "192.0.2.2"].map(rule);
-    assert_eq!(bench.filter("KUBE-SERVICES"), [cluster_ip, external_ip.clone(), load_balancer.clone()]);
+    assert_eq!(bench.filter("KUBE-SERVICES"), [&cluster_ip, &external_ip, &load_balancer, TO_OTHER_PORTS]);
     assert_eq!(bench.filter("KUBE-EXTERNAL-SERVICES")[..2], [external_ip, load_balancer]);
     assert_eq!(bench.nat("KUBE-SERVICES").len(), 1, "the node ports' jump");
     assert_eq!(bench.nat("KUBE-NODEPORTS"), [""; 0]);
@@ -196,9 +198,32 @@ fn rule_3_2_internal_policy_local_drops_at_the_cluster_ip() {
     assert_eq!(
         refused,
         [
-            r#"-d 10.96.0.1/32 -p tcp -m comment --comment "default/web has no local endpoints" -m tcp --dport 80 -j DROP"#
+            r#"-d 10.96.0.1/32 -p tcp -m comment --comment "default/web has no local endpoints" -m tcp --dport 80 -j DROP"#,
+            TO_OTHER_PORTS
         ]
     );
+}
+
+#[test]
+fn rule_9_10_other_ports_of_cluster_ips_are_refused_after_all_else_and_off_the_way() {
+    let mut bench = Bench::with(settings(), open_web(&TWO));
+    assert_eq!(bench.filter("KUBE-SERVICES"), [TO_OTHER_PORTS], "only packets to the ClusterIPs' networks go there");
+    let refused = |address: &str| format!("-d {address}/32 -j REJECT --reject-with icmp-port-unreachable");
+    assert_eq!(bench.filter("KUBE-CLUSTER-IPS-REFUSED"), [refused("10.96.0.1")], "of all addresses only the ClusterIP");
+    let at = |name: &str, address: &str| {
+        let mut plan = plan(key(name), endpoints(&TWO));
+        plan.frontends = vec![Frontend::ClusterIp(format!("{address}:53").parse().unwrap())];
+        plan
+    };
+    let second_port = bench.put(at("dns", "10.96.0.1"));
+    assert!(!second_port[0].contains("*filter"), "one rule for all ports of an address: {second_port:?}");
+    let inputs = bench.put(at("other", "10.96.0.2"));
+    assert!(inputs[0].contains(&format!("-A KUBE-CLUSTER-IPS-REFUSED {}\n", refused("10.96.0.2"))), "{inputs:?}");
+    assert_eq!(bench.change(&[(key("dns"), None)]).concat().matches("CLUSTER-IPS-REFUSED").count(), 0, "still in use");
+    let inputs = bench.change(&[(key("web"), None)]);
+    assert!(inputs[0].contains(&format!("-D KUBE-CLUSTER-IPS-REFUSED {}\n", refused("10.96.0.1"))), "{inputs:?}");
+    assert_eq!(bench.filter("KUBE-SERVICES").len(), 1);
+    assert_eq!(bench.filter("KUBE-CLUSTER-IPS-REFUSED"), [refused("10.96.0.2")]);
 }
 
 #[test]
