@@ -4,12 +4,12 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use notify::{RecursiveMode, Watcher};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -18,6 +18,8 @@ use crate::{cli::AgentArgs, status::ConfigStatus};
 
 /// Writers are given this time to finish.
 const SETTLE: Duration = Duration::from_millis(200);
+/// But no longer: other files of the directory may change all the time.
+const LONGEST_SETTLE: Duration = Duration::from_secs(2);
 /// How often files are read although nothing was reported: some file systems have no events.
 const FULL_READ: Duration = Duration::from_secs(60);
 
@@ -75,25 +77,14 @@ struct Follower {
 
 impl Follower {
     fn run(mut self) {
-        let (sender, events) = channel();
-        let mut watcher = match notify::recommended_watcher(sender) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                warn!(%error, "configuration files are only read again every {FULL_READ:?}");
-                None
-            }
-        };
-        // The directory, since a ConfigMap volume and most editors put another file in the place of the old one.
-        let directories: BTreeSet<&Path> = self.files.iter().filter_map(|path| path.parent()).collect();
-        for directory in directories {
-            if let Some(Err(error)) = watcher.as_mut().map(|it| it.watch(directory, RecursiveMode::NonRecursive)) {
-                warn!(directory = %directory.display(), %error, "the configuration is only read again every {FULL_READ:?}");
-            }
-        }
+        let (_watcher, events) = watch(&self.files);
         let mut last = self.content();
         loop {
             match events.recv_timeout(FULL_READ) {
-                Ok(_) => while events.recv_timeout(SETTLE).is_ok() {},
+                Ok(()) => {
+                    let first = Instant::now();
+                    while first.elapsed() < LONGEST_SETTLE && events.recv_timeout(SETTLE).is_ok() {}
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(FULL_READ),
             }
@@ -166,6 +157,38 @@ impl Follower {
     }
 }
 
+/// Reports changes in the directories of the files: a ConfigMap volume and most editors put another file in the place of the
+/// old one. They are reported for as long as the watcher lives; without one, the other end of the channel is gone.
+fn watch(files: &[PathBuf]) -> (Option<RecommendedWatcher>, Receiver<()>) {
+    let (sender, changes) = channel();
+    // Reading a file opens it, which is an event of its own: it must not lead to the next reading.
+    let tell = move |event: notify::Result<Event>| {
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            // Disconnected: nobody follows any more.
+            let _ = sender.send(());
+        }
+    };
+    let mut watcher = match notify::recommended_watcher(tell) {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            warn!(%error, "configuration files are only read again every {FULL_READ:?}");
+            return (None, changes);
+        }
+    };
+    let directories: BTreeSet<&Path> = files.iter().map(|file| directory_of(file)).collect();
+    for directory in directories {
+        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+            warn!(directory = %directory.display(), %error, "the configuration is only read again every {FULL_READ:?}");
+        }
+    }
+    (Some(watcher), changes)
+}
+
+fn directory_of(file: &Path) -> &Path {
+    // The parent of a bare name is an empty path, which cannot be watched.
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Whether a field can change at run time.
 fn is_live(path: &str, old: &Config, new: &Config) -> bool {
     match path {
@@ -187,9 +210,26 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path, time::Duration};
 
-    use super::{super::tests::Files, is_live, restart_needed};
+    use super::{super::tests::Files, directory_of, is_live, restart_needed, watch};
+
+    #[test]
+    fn reading_a_file_is_no_change_of_it() {
+        let files = Files::new();
+        let path = files.path("net-conf.json");
+        let (_watcher, changes) = watch(&[path.clone().into()]);
+        fs::read(&path).unwrap();
+        assert!(changes.recv_timeout(Duration::from_millis(300)).is_err());
+        fs::write(&path, "{}").unwrap();
+        assert!(changes.recv_timeout(Duration::from_secs(30)).is_ok());
+    }
+
+    #[test]
+    fn a_bare_name_is_watched_where_we_are() {
+        assert_eq!(directory_of(Path::new("config.conf")), Path::new("."));
+        assert_eq!(directory_of(Path::new("/etc/config.conf")), Path::new("/etc"));
+    }
 
     #[test]
     fn what_takes_effect_at_once_and_what_needs_a_restart() {
