@@ -142,6 +142,10 @@ async fn publish(recorder: &Recorder, about: &ObjectReference, note: &Note) {
     about.namespace.get_or_insert_with(|| "default".to_owned());
     let mut pause = PAUSE;
     for attempt in 1..=ATTEMPTS {
+        if attempt > 1 {
+            tokio::time::sleep(pause).await;
+            pause *= 4;
+        }
         match recorder.publish(&event, &about).await {
             Ok(()) => return,
             Err(error @ kube::Error::Api(_)) => {
@@ -150,8 +154,6 @@ async fn publish(recorder: &Recorder, about: &ObjectReference, note: &Note) {
             }
             Err(error) => debug!(%error, attempt, reason = note.reason, "the event is not told yet"),
         }
-        tokio::time::sleep(pause).await;
-        pause *= 4;
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs;
 
 /// Ticks a second in `/proc`: a constant of the kernel's interface (`USER_HZ`).
 const TICKS: f64 = 100.0;
-const PAGE_BYTES: i64 = 4096;
 
 /// A look at `/proc/self`.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +28,12 @@ pub(super) fn look() -> Option<Process> {
     let booted: f64 = booted.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let max_files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    let resident = fs::read_to_string("/proc/self/statm").ok()?;
-    let resident: i64 = resident.split_whitespace().nth(1)?.parse().ok()?;
+    // Not in stat's or statm's pages, whose size is not the same on all processors.
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let resident_kib: i64 = resident.split_whitespace().next()?.parse().ok()?;
     Some(Process {
-        resident_bytes: resident.saturating_mul(PAGE_BYTES),
+        resident_bytes: resident_kib.saturating_mul(1024),
         virtual_bytes: fields.get(23 - 3)?.parse().ok()?,
         cpu_seconds: (field(14)? + field(15)?) / TICKS,
         started: booted + field(22)? / TICKS,
