@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use weft_netlink::{NftBatch, NftQuery, NftWriter};
+use weft_netlink::{NftBatch, NftQuery, NftWriter, sysctl};
 
 use super::{
     element::Element,
@@ -28,6 +28,9 @@ pub(crate) trait Nft: Send + Sync {
 
     /// Carries out a transaction, wholly or not at all. An empty one costs nothing.
     fn run(&mut self, transaction: &Transaction) -> Result<(), NftError>;
+
+    /// Lets packets with a loopback address leave by other interfaces, for NodePorts at 127.0.0.1 (6.6).
+    fn route_localnet(&mut self) -> Result<(), NftError>;
 
     /// New connections each endpoint element was chosen for. Elements without a counter are left out.
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError>;
@@ -128,6 +131,10 @@ impl Nft for Kernel {
         writer.commit(batch)?;
         self.writer = Some(writer);
         Ok(())
+    }
+
+    fn route_localnet(&mut self) -> Result<(), NftError> {
+        Ok(sysctl::set("net/ipv4/conf/all/route_localnet", "1").map(drop)?)
     }
 
     fn counters(&self, elements: &[Element]) -> Result<BTreeMap<Element, u64>, NftError> {

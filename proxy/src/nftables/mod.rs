@@ -59,9 +59,11 @@ pub struct Nftables {
 impl Nftables {
     /// A data plane for the frontends in `scope`. Touches nothing until the first apply.
     ///
-    /// Of `settings`, `localhost_node_ports` changes nothing: NodePorts are never served at 127.0.0.1 (6.6).
+    /// Of `settings`, `localhost_node_ports` counts in [`PacketScope::All`] only: beside a socket plane 127.0.0.1 is that
+    /// one's, and route_localnet stays as it is (6.6).
     pub fn new(scope: PacketScope, settings: PacketSettings) -> Self {
-        let settings = Arc::new(settings);
+        let localhost_node_ports = settings.localhost_node_ports && scope == PacketScope::All;
+        let settings = Arc::new(PacketSettings { localhost_node_ports, ..settings });
         Self::with(scope, Arc::clone(&settings), Box::new(Kernel::new(settings)))
     }
 
@@ -113,6 +115,10 @@ impl DataPlane for Nftables {
         }
         self.shadow = Some(shadow);
         Ok(())
+        // Only now that others' packets to 127.0.0.1 are dropped.
+        if *changed == Changed::Everything && self.settings.localhost_node_ports {
+            self.nft.route_localnet().map_err(error("serve NodePorts at 127.0.0.1 with"))?;
+        }
     }
 
     fn catch_up(&mut self, desired: &Desired) -> Result<bool, DataPlaneError> {

@@ -15,7 +15,8 @@
 //!   the new generation only. Only the first packet of a connection passes here.
 //! * NodePorts are matched by a set of addresses, not `fib daddr type local`: the set is what the agent computed from
 //!   nodePortAddresses (kube-proxy.md 6), so socket and packet path agree, and the node's pod-side and VTEP addresses do
-//!   not become frontends by accident. Loopback is never in it (6.6).
+//!   not become frontends by accident. Loopback is never in it: 127.0.0.0/8 has a rule of its own, for processes of this node
+//!   only (6.6). Nothing leads from `::1` to another interface.
 //! * A guard drops in a NAT chain: only the first packet of a connection has to be looked at, and one that was dropped is
 //!   never of a connection, so the next is looked at again. A filter chain would see every packet of the node.
 
@@ -63,7 +64,7 @@ pub(crate) fn static_chains(settings: &PacketSettings) -> Vec<StaticChain> {
         ("nat-postrouting", "type nat hook postrouting priority srcnat - 1", postrouting(settings)),
     ];
     chains.extend(hooks.map(|(name, hook, rules)| StaticChain::new(name, hook, rules)));
-    chains.extend(filter_chains());
+    chains.extend(filter_chains(settings));
     chains
 }
 
@@ -75,10 +76,11 @@ fn dispatch_chains(settings: &PacketSettings, family: IpFamily) -> Vec<StaticCha
     by_source.extend(rules::is_local(settings, family, "").map(|local| format!("{local} goto {from_node}")));
     by_source.push(format!("fib saddr type local {} goto {from_node}", rules::mark(settings)));
     by_source.extend(look_up(Stage::Outside, family));
+    let own = |stage| [look_up(stage, family), look_up_localhost(settings, stage, family)].concat();
     let guard = vec![outsiders(family, "drop"), vip_lookup(Collection::Dispatch(Stage::Admitted, Class::Vip, family))];
-    let once = look_up(Stage::First, family);
+    let once = own(Stage::First);
     vec![
-        StaticChain::new(&from_node, "", look_up(Stage::Node, family)),
+        StaticChain::new(&from_node, "", own(Stage::Node)),
         StaticChain::new(FixedChain::BySource(family), "", by_source),
         StaticChain::new(FixedChain::Guard(family), "", guard),
         StaticChain::new(format!("dispatch{}", digit(family)), "", [once.clone(), once].concat()),
@@ -90,6 +92,17 @@ fn look_up(stage: Stage, family: IpFamily) -> Vec<String> {
     let in_map = |class| Collection::Dispatch(stage, class, family);
     vec![vip_lookup(in_map(Class::Vip)), node_port_lookup(in_map(Class::NodePort), family)]
 }
+
+/// NodePorts at 127.0.0.0/8. Only in output has a packet an interface to leave by; one from outside finds nothing here.
+fn look_up_localhost(settings: &PacketSettings, stage: Stage, family: IpFamily) -> Vec<String> {
+    if family == IpFamily::V6 || !settings.localhost_node_ports {
+        return Vec::new();
+    }
+    let map = Collection::Dispatch(stage, Class::NodePort, family);
+    vec![format!("oifname \"lo\" ip daddr {LOCALHOST} meta l4proto . th dport vmap @{map}")]
+}
+
+const LOCALHOST: &str = "127.0.0.0/8";
 
 fn vip_lookup(map: Collection) -> String {
     let (Collection::Dispatch(_, _, family) | Collection::Refused(_, family)) = map else {
@@ -128,7 +141,7 @@ fn postrouting(settings: &PacketSettings) -> Vec<String> {
 }
 
 /// NodePorts are refused in input only, other ports of a ClusterIP not there: it may be an address of the node (9.2, 9.10).
-fn filter_chains() -> Vec<StaticChain> {
+fn filter_chains(settings: &PacketSettings) -> Vec<StaticChain> {
     let rule = |text: &str| vec![text.to_owned()];
     let refused = |class, family| Collection::Refused(class, family);
     let mut input: Vec<String> =
@@ -141,11 +154,19 @@ fn filter_chains() -> Vec<StaticChain> {
     let guarded = |family| vec![outsiders(family, "drop"), "goto refuse".to_owned()];
     chains.extend(FAMILIES.map(|family| StaticChain::new(FixedChain::RefuseGuarded(family), "", guarded(family))));
     let passing = [services.clone(), FAMILIES.map(unknown).into()].concat();
+    let mut arriving = Vec::new();
+    if settings.localhost_node_ports {
+        // With route_localnet a neighbour could send packets to 127.0.0.1 from outside (CVE-2020-8558). What somebody else
+        // translates to there, and answers to our own clients there, may come in.
+        let uninvited = "ct state != { established, related } ct status & dnat != dnat";
+        arriving.push(format!("ip daddr {LOCALHOST} iifname != \"lo\" {uninvited} drop"));
+    }
+    arriving.push("ct state new goto refuse-input".to_owned());
     let others = [
         ("refuse-services", "", services),
         ("refuse-passing", "", passing),
         ("refuse-input", "", input),
-        ("filter-input", "type filter hook input priority filter - 1", rule("ct state new goto refuse-input")),
+        ("filter-input", "type filter hook input priority filter - 1", arriving),
         ("filter-forward", "type filter hook forward priority filter - 1", rule("ct state new goto refuse-passing")),
         ("filter-output", "type filter hook output priority filter - 1", rule("ct state new goto refuse-passing")),
     ];
@@ -210,6 +231,23 @@ mod tests {
         let by_interface = &rules(LocalTraffic::Interface("cni0".to_owned()), "by-source4")[0];
         assert_eq!(by_interface, "iifname \"cni0\" goto from-node4", "not what came over the overlay");
         assert!(rules(LocalTraffic::Unknown, "by-source4")[0].starts_with("fib saddr type local"), "only processes");
+    }
+
+    #[test]
+    fn rule_6_6_localhost_is_a_frontend_for_processes_of_this_node_and_closed_to_others() {
+        let at_localhost = |localhost_node_ports| {
+            let settings = PacketSettings { localhost_node_ports, ..PacketSettings::default() };
+            let rules = static_chains(&settings).into_iter().flat_map(|chain| {
+                chain.rules.into_iter().map(move |rule| format!("{}: {rule}", chain.name))
+            });
+            rules.filter(|rule| rule.contains("127.0.0.0/8")).collect::<Vec<_>>()
+        };
+        assert_eq!(at_localhost(false), [""; 0]);
+        let rules = at_localhost(true);
+        let (drops, ways): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.ends_with(" drop"));
+        assert_eq!(ways.len(), 3, "twice where all come by, once for policy Local: {ways:?}");
+        assert!(ways.iter().all(|rule| rule.contains(": oifname \"lo\" ")), "{ways:?}");
+        assert!(drops.len() == 1 && drops[0].starts_with("filter-input: "), "{drops:?}");
     }
 
     #[test]

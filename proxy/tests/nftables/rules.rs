@@ -2,14 +2,14 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
-    node::{ALL, EXTERNAL, Node, ask, node_port, pick, pod, vip, web},
+    node::{ALL, EXTERNAL, NODE_PORT, Node, ask, node_port, pick, pod, vip, web},
     support::PATIENCE,
 };
 use weft_proxy::{
@@ -139,6 +139,50 @@ fn rule_9_10_other_ports_of_a_cluster_ip_are_refused() {
             let error = node.ask(protocol, other).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{protocol} {family} {scope:?}");
         }
+    }
+}
+
+#[test]
+fn rule_6_6_node_ports_at_localhost() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut node = Node::new(PacketScope::All);
+        let localhost: SocketAddr = ([127, 0, 0, 1], NODE_PORT).into();
+        for policy_local in [false, true] {
+            let mut plan = web(protocol, IpFamily::V4, &[2, 3]);
+            plan.masquerade_external = !policy_local;
+            node.put(&plan);
+            let answer = node.net.node.run(|| ask(protocol, localhost, PATIENCE)).unwrap().unwrap();
+            assert_eq!(answer.source.to_string(), "10.244.1.1", "{protocol:?}, policy Local: {policy_local}");
+        }
+        // Beside a socket plane the parameter stays as it is.
+        let route_localnet = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/route_localnet").unwrap();
+        assert_eq!(node.net.node.run(route_localnet).unwrap(), "1\n");
+        assert_eq!(Node::new(EXTERNAL).net.node.run(route_localnet).unwrap(), "0\n");
+    }
+}
+
+#[test]
+fn rule_6_6_a_neighbour_does_not_reach_localhost() {
+    for localhost_node_ports in [false, true] {
+        let mut node =
+            Node::with(PacketScope::All, PacketSettings { localhost_node_ports, ..PacketSettings::default() });
+        node.put(&web(Protocol::Udp, IpFamily::V4, &[2]));
+        // As a neighbour's socket would: with a route for 127.0.0.2 and route_localnet at its end.
+        let shell = "ip route add 127.0.0.2 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; \
+                     ip route del local 127.0.0.0/8 dev lo table local";
+        let done = node.net.client.run(|| std::process::Command::new("sh").args(["-c", shell]).status()).unwrap();
+        done.unwrap();
+        let server = node.net.node.run(|| UdpSocket::bind("127.0.0.2:53")).unwrap().unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let send = |port| {
+            let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            socket.send_to(b"?", ("127.0.0.2", port)).unwrap();
+            socket.recv_from(&mut [0; 64]).is_ok()
+        };
+        assert!(!node.net.client.run(|| send(NODE_PORT)).unwrap(), "the NodePort is not for it there");
+        assert!(!node.net.client.run(|| send(53)).unwrap());
+        assert!(server.recv_from(&mut [0; 64]).is_err(), "{localhost_node_ports}");
     }
 }
 
