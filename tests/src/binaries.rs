@@ -50,7 +50,10 @@ impl Binaries {
 
 impl Binaries {
     /// Another program of the same build.
-    pub(crate) fn beside(&self, name: &str) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// It is not there: names the command that builds it.
+    pub fn beside(&self, name: &str) -> Result<PathBuf> {
         let path = self.agent.with_file_name(name);
         if path.is_file() {
             return Ok(path);

@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "agent: packet path"),
     ("conntrack", "tests: look at conntrack"),
     ("containernetworking-plugins", "tests: CNI plugins that weft-cni calls and works beside"),
+    ("strace", "bench: count the programs that CNI plugins start"),
     ("etcd-server", "tests: subnet leases in etcd"),
     ("containerd", "tests: the runtime that calls weft-cni"),
     ("runc", "tests: containers of containerd"),

@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+mod cni;
+mod figures;
 mod machine;
 mod overlay;
 mod services;
@@ -37,6 +39,8 @@ enum Bench {
     Services(services::Options),
     /// Throughput, round trips and connections from node to node, by Weft and by a hand-made flannel.
     Overlay,
+    /// ADD and DEL of `weft-cni`, next to the kernel's work alone and to Debian's chain of plugins.
+    Cni,
 }
 
 /// What is written as JSON.
@@ -63,6 +67,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.bench {
         Bench::Services(options) => show(cli, "services", machine, services::measure(options, cli.quick)?),
         Bench::Overlay => show(cli, "overlay", machine, overlay::measure(cli.quick)?),
+        Bench::Cni => show(cli, "cni", machine, cni::measure(cli.quick)?),
     }
 }
 
