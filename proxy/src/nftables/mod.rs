@@ -114,11 +114,11 @@ impl DataPlane for Nftables {
             self.nft.run(&transaction).map_err(error("change table"))?;
         }
         self.shadow = Some(shadow);
-        Ok(())
         // Only now that others' packets to 127.0.0.1 are dropped.
         if *changed == Changed::Everything && self.settings.localhost_node_ports {
             self.nft.route_localnet().map_err(error("serve NodePorts at 127.0.0.1 with"))?;
         }
+        Ok(())
     }
 
     fn catch_up(&mut self, desired: &Desired) -> Result<bool, DataPlaneError> {
