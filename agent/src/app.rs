@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
-use weft_overlay::{CleanupConfig, OverlayStatus, StoredSettings};
+use weft_overlay::OverlayStatus;
 use weft_proxy::plan::{Planner, PlannerConfig};
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     cni_files,
     commands::{self, print_config},
     config::{
-        Config, OverlayConfig, ServersConfig, Settings, SourceKind,
+        Config, ServersConfig, Settings, SourceKind,
         reload::{self, Live},
     },
     conntrack_parameters, data_planes,
@@ -36,7 +36,7 @@ use crate::{
     health::{self, Health, Listening, NodeEligibility},
     log::{self, ChangeFilter},
     metrics::{self, Exposed, Metrics},
-    node_addresses, pod_network, privileges,
+    node_addresses, pod_network, privileges, removal,
     server::{Identity, Server, Sources},
     services::{
         self, Parts,
@@ -75,7 +75,7 @@ pub(crate) fn main(args: &AgentArgs) -> ExitCode {
 /// `weft cleanup`: removes everything of ours from the node.
 pub(crate) fn cleanup(args: &AgentArgs) -> ExitCode {
     let Some(config) = checked(args, "cleanup") else { return ExitCode::from(EXIT_USAGE) };
-    privileged("cleanup", |runtime| runtime.block_on(remove_everything(config)))
+    privileged("cleanup", |runtime| runtime.block_on(removal::remove_everything(config)))
 }
 
 /// The configuration; `None` after all mistakes in it are told.
@@ -119,7 +119,7 @@ fn set_oom_score(adjustment: i64) {
 }
 
 async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyhow::Result<()> {
-    log_config(&config);
+    config.announce();
     set_oom_score(config.oom_score_adj);
     let started = Instant::now();
     let shutdown = CancellationToken::new();
@@ -242,39 +242,6 @@ fn follow_configuration(
     Ok((status_now, settings_now))
 }
 
-/// The effective configuration, a line a part.
-fn log_config(config: &Config) {
-    let Config { node_name, components, source, proxy, overlay, paths, servers, .. } = config;
-    info!(version = env!("CARGO_PKG_VERSION"), node = node_name, components = components.names().join(","), "starting");
-    info!(run = %paths.run_dir.display(), state = %paths.state_dir.display(), "directories");
-    info!(?servers, "health and metrics");
-    if components.proxy {
-        info!(?source, ?proxy, "Services");
-    }
-    if let Some(overlay) = overlay {
-        info!(?overlay, subnet_file = %paths.subnet_file.display(), "pod network");
-    }
-    if components.cni {
-        info!(conf = %paths.cni_conf_dir.display(), bin = %paths.cni_bin_dir.display(), "CNI");
-    }
-}
-
-/// The network configuration may be in etcd; without it nobody knows what the devices are called.
-async fn remove_overlay(config: &Config, overlay: &OverlayConfig) -> anyhow::Result<()> {
-    let leases = pod_network::lease_manager(&config.node_name, &overlay.subnet_manager).await?;
-    let stored = match &overlay.net_conf {
-        Some(_) => StoredSettings::default(),
-        None => leases.settings(&config.node_name).await?,
-    };
-    let settings = CleanupConfig {
-        net_conf: pod_network::net_conf(overlay, &stored)?,
-        subnet_file: config.paths.subnet_file.clone(),
-        node_name: config.node_name.clone(),
-    };
-    weft_overlay::cleanup(&settings, Some(leases.as_ref())).await?;
-    Ok(())
-}
-
 /// Tells the runtime that pods can be started, once that is so.
 async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus>) {
     if overlay.wait_for(|status| status.ready).await.is_err() {
@@ -359,25 +326,4 @@ fn stop_on_signals(shutdown: &CancellationToken) -> io::Result<JoinHandle<()>> {
         }
         shutdown.cancel();
     }))
-}
-
-/// Goes on after a failure, so that as little as possible is left; reports all of them.
-async fn remove_everything(config: Config) -> anyhow::Result<()> {
-    // A running agent would put everything back.
-    drop(Server::bind(&config.paths.run_dir).context("stop the agent first")?);
-    let mut failures = Vec::new();
-    let mut note = |result: anyhow::Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
-    if config.components.cni {
-        note(cni_files::remove(&config.paths).context("CNI configuration"));
-    }
-    if config.components.proxy {
-        for error in data_planes::remove_all(&config.proxy) {
-            note(Err(error));
-        }
-    }
-    if let Some(overlay) = &config.overlay {
-        note(remove_overlay(&config, overlay).await);
-    }
-    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
-    Ok(())
 }

@@ -22,6 +22,7 @@ mod metrics;
 mod node_addresses;
 mod pod_network;
 mod privileges;
+mod removal;
 mod server;
 mod services;
 mod source;

@@ -15,6 +15,8 @@ mod settings;
 
 use std::{fmt, fs, path::Path};
 
+use tracing::info;
+
 use crate::cli::{AgentArgs, PathArgs, REFUSED};
 pub(crate) use fields::{Effect, FIELDS, Kind};
 use kube_proxy::KubeProxyFile;
@@ -144,6 +146,28 @@ impl Config {
                 })
             }
             _ => Err(mistakes.list),
+        }
+    }
+
+    /// Logs the effective configuration, a line a part.
+    pub(crate) fn announce(&self) {
+        let Config { node_name, components, source, proxy, overlay, paths, servers, .. } = self;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = node_name,
+            components = components.names().join(","),
+            "starting"
+        );
+        info!(run = %paths.run_dir.display(), state = %paths.state_dir.display(), "directories");
+        info!(?servers, "health and metrics");
+        if components.proxy {
+            info!(?source, ?proxy, "Services");
+        }
+        if let Some(overlay) = overlay {
+            info!(?overlay, subnet_file = %paths.subnet_file.display(), "pod network");
+        }
+        if components.cni {
+            info!(conf = %paths.cni_conf_dir.display(), bin = %paths.cni_bin_dir.display(), "CNI");
         }
     }
 }
