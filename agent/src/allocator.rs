@@ -1,7 +1,10 @@
 //! glibc's allocator, told that a node agent should stay small.
 //!
-//! As it comes, it makes an arena for each thread and keeps what was freed, ever more of it the larger the pieces were. After the first
-//! list of 10,000 Services that is more than what is in use. (musl's allocator has no such settings and gives memory back by itself.)
+//! As it comes, it makes an arena for each thread and keeps what was freed, ever more of it the larger the pieces were. After
+//! the first list of 10,000 Services that is more than what is in use. Measured with 10,000 Services x 10 and with 10 Services,
+//! MB resident: as it comes 108 and 18.5, with these calls 59 and 15.5. Without unsafe calls: by the same settings in the
+//! environment, which somebody would have to set wherever the agent is started, 61 and 17; mimalloc 82 to 98 and 30 to 60.
+//! musl's allocator (of the image) has no such settings and gives memory back by itself: 59 and 12.
 #![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt and malloc_trim are plain calls of libc"))]
 
 /// Threads that allocate much: the one that reads from the API server and the one of the Services.
