@@ -1,5 +1,6 @@
 //! The command line: names, defaults and help texts. Values are checked in `config`, all together.
 
+mod doctor;
 mod given;
 mod pod_network;
 mod services;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(crate) use doctor::{CleanupArgs, DoctorArgs};
 pub(crate) use given::{DEPRECATED, Given, GivenBy, GivenFlag, REFUSED, SERVERS_AND_LOG, WITHOUT_EFFECT};
 pub(crate) use pod_network::{LeaseArgs, OverlayArgs};
 pub(crate) use services::{ConntrackArgs, MapSizeArgs, ProxyArgs};
@@ -47,8 +49,14 @@ pub(crate) enum Command {
     Status(QueryArgs),
     /// Show Services with their frontends, endpoints and how many connections each endpoint got.
     Services(ServicesArgs),
+    /// Look for what keeps Weft from working on this node, before it is installed or in trouble, and say what to do.
+    ///
+    /// Changes nothing; sends some packets to each other node. Exit code 1 when there is a problem.
+    Doctor(Box<DoctorArgs>),
     /// Remove everything Weft put on this node. Pod traffic and Services stop working.
-    Cleanup(Box<AgentArgs>),
+    ///
+    /// With --legacy, remove what flannel and kube-proxy left instead.
+    Cleanup(Box<CleanupArgs>),
     /// Print the version.
     Version(VersionArgs),
     /// Print the completion script of a shell: `source <(weft completion bash)`.

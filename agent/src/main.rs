@@ -40,7 +40,9 @@ fn main() -> ExitCode {
         }
         Command::Status(args) => commands::status(&args),
         Command::Services(args) => commands::services(&args),
-        Command::Cleanup(args) => app::cleanup(&args),
+        Command::Doctor(args) => commands::doctor(&args),
+        Command::Cleanup(args) if args.legacy.legacy => commands::cleanup_legacy(&args),
+        Command::Cleanup(args) => app::cleanup(&args.agent),
         Command::Version(args) => commands::version(&args),
         Command::Completion { shell } => commands::completion(shell),
     }

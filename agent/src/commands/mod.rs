@@ -1,12 +1,17 @@
 //! The operator's commands: they ask the running agent and print what it says.
 
+mod cleanup;
 mod client;
+mod doctor;
 mod print;
 pub(crate) mod print_config;
+mod programs;
 mod table;
 
 use std::process::ExitCode;
 
+pub(crate) use cleanup::main as cleanup_legacy;
+pub(crate) use doctor::main as doctor;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{

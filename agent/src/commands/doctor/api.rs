@@ -1,0 +1,241 @@
+//! The API server: whether it answers, whether its clock and ours agree, and what it lets us do.
+
+use std::{env, time::Duration};
+
+use axum::http::{Request, Response, StatusCode, header};
+use jiff::{Timestamp, fmt::rfc2822};
+use kube::{Client, client::Body};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{
+    Context,
+    finding::{Area, Finding},
+};
+use crate::{config::KubeAccess, source};
+
+const AREA: Area = Area::Api;
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Difference of the clocks from which it is told: leases and tokens live for minutes.
+const SKEW: i64 = 30;
+
+/// What the agent lists (manifests/rbac.yaml).
+const LISTED: [(&str, &str); 3] = [
+    ("services", "/api/v1/services?limit=1"),
+    ("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices?limit=1"),
+    ("nodes", "/api/v1/nodes?limit=1"),
+];
+
+const RBAC: &str = "apply manifests/rbac.yaml, and run this as the agent's service account";
+
+/// All of them. Nothing where the objects come from elsewhere.
+pub(super) fn check(context: &Context) -> Vec<Finding> {
+    let from_elsewhere = context.status.as_ref().and_then(|status| status.source.as_ref());
+    let asked = context.args.kube.kubeconfig.is_some() || context.args.kube.master.is_some();
+    if !asked && from_elsewhere.is_some_and(|source| source.kind != "kube") {
+        return Vec::new();
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Finding::note(AREA, "api", format!("not asked: {error}"))],
+    };
+    runtime.block_on(ask(context))
+}
+
+async fn ask(context: &Context) -> Vec<Finding> {
+    let flags = &context.args.kube;
+    let access =
+        KubeAccess { kubeconfig: flags.kubeconfig.clone(), master: flags.master.clone(), ..KubeAccess::default() };
+    let (client, url) = match source::kube::connect(&access).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let note = Finding::note(AREA, "api", error.to_string());
+            return vec![note.advise("give --kubeconfig, so that the API server can be looked at too")];
+        }
+    };
+    let cluster_ip = env::var("KUBERNETES_SERVICE_HOST").ok();
+    // What the agent uses matters, if that is known.
+    let in_use =
+        context.status.as_ref().and_then(|status| status.source.as_ref()).map_or(&url, |source| &source.location);
+    let mut findings: Vec<Finding> = last_resort(in_use, cluster_ip.as_deref()).into_iter().collect();
+    let answer = match get(&client, "/version").await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let advice = "traffic goes on; look at the network to the API server, its address, and the credentials";
+            findings.push(Finding::problem(AREA, "api", format!("{url} does not answer: {error}"), advice));
+            return findings;
+        }
+    };
+    findings.push(Finding::ok(AREA, "api", format!("{url} answers")));
+    let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+    findings.push(clock(date, Timestamp::now()));
+    for (resource, path) in LISTED {
+        findings.push(match get(&client, path).await {
+            Ok(answer) => listed(resource, answer.status()),
+            Err(error) => Finding::problem(AREA, "rbac", format!("list {resource}: {error}"), RBAC),
+        });
+    }
+    findings.extend(node(&client, &context.node).await);
+    findings
+}
+
+async fn get(client: &Client, path: &str) -> Result<Response<Body>, String> {
+    let request = Request::get(path).body(Body::empty()).map_err(|error| error.to_string())?;
+    match timeout(PATIENCE, client.send(request)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Weft must not need its own Services to reach the API server (design section 6).
+fn last_resort(url: &str, cluster_ip: Option<&str>) -> Option<Finding> {
+    let host = url.split("//").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
+    (Some(host) == cluster_ip).then(|| {
+        Finding::warning(
+            AREA,
+            "api-address",
+            format!("{url} is the Service's address: after a reboot nothing may be there that serves it"),
+            "give the agent the server's own address: --kubeconfig (kube-proxy's kubeconfig.conf) or --master",
+        )
+    })
+}
+
+/// `date`: the header of an answer (RFC 9110, 5.6.7).
+fn clock(date: Option<&str>, now: Timestamp) -> Finding {
+    let theirs = date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
+    let Some(theirs) = theirs else {
+        return Finding::note(AREA, "clock", "the API server does not tell the time");
+    };
+    let skew = now.as_second() - theirs.as_second();
+    match skew.abs() {
+        0..=SKEW => Finding::ok(AREA, "clock", format!("agrees with the API server's ({skew} s)")),
+        _ => Finding::problem(
+            AREA,
+            "clock",
+            format!("{} s {} the API server's", skew.abs(), if skew > 0 { "ahead of" } else { "behind" }),
+            "set it right (chrony, systemd-timesyncd): certificates, tokens and leases go by it",
+        ),
+    }
+}
+
+fn listed(resource: &str, status: StatusCode) -> Finding {
+    match status {
+        status if status.is_success() => Finding::ok(AREA, "rbac", format!("may list {resource}")),
+        StatusCode::UNAUTHORIZED => {
+            let seen = format!("list {resource}: the API server does not know us (401)");
+            Finding::problem(AREA, "rbac", seen, "look at the token or certificate of the kubeconfig")
+        }
+        status => Finding::problem(AREA, "rbac", format!("may not list {resource} ({status})"), RBAC),
+    }
+}
+
+/// The Node of this host, and those with whom it shares what nobody should share.
+async fn node(client: &Client, name: &str) -> Vec<Finding> {
+    let Ok(answer) = get(client, "/api/v1/nodes").await else { return Vec::new() };
+    if !answer.status().is_success() {
+        return Vec::new();
+    }
+    let Ok(body) = answer.into_body().collect_bytes().await else { return Vec::new() };
+    let list: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let nodes = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut findings = vec![pod_cidr(nodes, name)];
+    findings.extend(shared_cidrs(nodes));
+    findings
+}
+
+fn name_of(node: &Value) -> &str {
+    node["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn cidrs(node: &Value) -> Vec<&str> {
+    let all: Vec<&str> = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if all.is_empty() { node["spec"]["podCIDR"].as_str().into_iter().collect() } else { all }
+}
+
+fn pod_cidr(nodes: &[Value], name: &str) -> Finding {
+    let Some(node) = nodes.iter().find(|node| name_of(node) == name) else {
+        let advice = "give the Node's name by --hostname-override (or $NODE_NAME), or let kubelet register it";
+        return Finding::problem(AREA, "node", format!("there is no Node {name}"), advice);
+    };
+    match cidrs(node).as_slice() {
+        [] => Finding::problem(
+            AREA,
+            "pod-cidr",
+            format!("Node {name} has no podCIDR: with --subnet-manager=kube there is no pod network"),
+            "give kube-controller-manager --allocate-node-cidrs and --cluster-cidr (kubeadm: --pod-network-cidr)",
+        ),
+        cidrs => Finding::ok(AREA, "pod-cidr", format!("Node {name} has {}", cidrs.join(", "))),
+    }
+}
+
+fn shared_cidrs(nodes: &[Value]) -> Vec<Finding> {
+    let all: Vec<(&str, &str)> =
+        nodes.iter().flat_map(|node| cidrs(node).into_iter().map(|cidr| (cidr, name_of(node)))).collect();
+    let mut sorted = all;
+    sorted.sort_unstable();
+    let twice = sorted.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    twice
+        .map(|pair| {
+            let seen = format!("podCIDR {} belongs to {} and {}", pair[0].0, pair[0].1, pair[1].1);
+            Finding::problem(AREA, "duplicate", seen, "delete one of these Nodes and let kubelet register it again")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::finding::Verdict, *};
+
+    #[test]
+    fn the_services_address_is_the_last_resort() {
+        for (url, warned) in [
+            ("https://10.96.0.1:443/", true),
+            ("https://10.96.0.1", true),
+            ("https://192.0.2.1:6443/", false),
+            ("https://[fd00::1]:443/", false),
+        ] {
+            assert_eq!(last_resort(url, Some("10.96.0.1")).is_some(), warned, "{url}");
+        }
+        assert!(last_resort("https://[fd00::1]:443/", Some("fd00::1")).is_some());
+        assert!(last_resort("https://10.96.0.1/", None).is_none());
+    }
+
+    #[test]
+    fn clocks_may_differ_by_seconds() {
+        let now: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
+        for (date, verdict) in [
+            (Some("Sat, 21 Nov 2026 06:00:20 GMT"), Verdict::Ok),
+            (Some("Sat, 21 Nov 2026 06:02:00 GMT"), Verdict::Problem),
+            (Some("Sat, 21 Nov 2026 05:58:00 GMT"), Verdict::Problem),
+            (Some("yesterday"), Verdict::Note),
+            (None, Verdict::Note),
+        ] {
+            assert_eq!(clock(date, now).verdict, verdict, "{date:?}");
+        }
+        assert!(clock(Some("Sat, 21 Nov 2026 05:58:00 GMT"), now).seen.starts_with("120 s ahead"));
+    }
+
+    #[test]
+    fn nodes_need_a_pod_cidr_of_their_own() {
+        let node = |name: &str, cidr: &str| json!({"metadata": {"name": name}, "spec": {"podCIDR": cidr}});
+        let nodes = [node("a", "10.244.0.0/24"), json!({"metadata": {"name": "b"}}), node("c", "10.244.0.0/24")];
+        assert_eq!(pod_cidr(&nodes, "a").verdict, Verdict::Ok);
+        assert_eq!((pod_cidr(&nodes, "b").check, pod_cidr(&nodes, "b").verdict), ("pod-cidr", Verdict::Problem));
+        assert_eq!((pod_cidr(&nodes, "x").check, pod_cidr(&nodes, "x").verdict), ("node", Verdict::Problem));
+        let twice = shared_cidrs(&nodes);
+        assert!(twice.len() == 1 && twice[0].seen.ends_with("a and c"), "{twice:?}");
+    }
+
+    #[test]
+    fn what_may_not_be_listed_is_told() {
+        assert_eq!(listed("nodes", StatusCode::OK).verdict, Verdict::Ok);
+        assert_eq!(listed("nodes", StatusCode::FORBIDDEN).verdict, Verdict::Problem);
+        assert!(listed("nodes", StatusCode::UNAUTHORIZED).seen.contains("401"));
+    }
+}

@@ -1,0 +1,105 @@
+//! `weft doctor`: looks for what keeps Weft from working on this node, before it is installed and in trouble.
+//!
+//! Changes nothing. Each part looks at one area; what it sees is judged by pure functions.
+
+mod agent;
+mod api;
+mod cni;
+mod finding;
+mod kernel;
+mod leftovers;
+mod paths;
+mod ports;
+mod sysctls;
+
+use std::{fs, process::ExitCode};
+
+use weft_overlay::OverlayStatus;
+
+use super::{client, write_out};
+use crate::{
+    cli::{DoctorArgs, Output},
+    status::Status,
+};
+use finding::{Finding, Verdict, render};
+
+/// What the parts look at.
+struct Context {
+    args: DoctorArgs,
+    /// Name of this node.
+    node: String,
+    /// What the agent says, if one answers.
+    status: Option<Status>,
+}
+
+impl Context {
+    /// The pod network of the running agent.
+    fn overlay(&self) -> Option<&OverlayStatus> {
+        self.status.as_ref()?.overlay.as_ref()
+    }
+
+    /// Whether an agent runs with this component.
+    fn runs(&self, component: &str) -> bool {
+        self.status.as_ref().is_some_and(|status| status.components.iter().any(|name| name == component))
+    }
+
+    /// Whether an agent serves Services here.
+    fn serves(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.proxy.is_some())
+    }
+
+    /// Names of the tunnels of the running agent.
+    fn own_devices(&self) -> Vec<String> {
+        let overlay = self.overlay();
+        let v6 = overlay.and_then(|overlay| overlay.ipv6.as_ref()).and_then(|family| family.device.clone());
+        overlay.and_then(|overlay| overlay.ipv4.device.clone()).into_iter().chain(v6).collect()
+    }
+}
+
+/// Exit code 1 when there is a problem; notes and warnings are none.
+pub(crate) fn main(args: &DoctorArgs) -> ExitCode {
+    let findings = examine(args.clone());
+    let text = match args.output {
+        Output::Table => render(&findings),
+        Output::Json => match serde_json::to_string_pretty(&findings) {
+            Ok(json) => json + "\n",
+            Err(error) => {
+                eprintln!("weft doctor: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
+    let written = write_out(&text);
+    let is_problem = |finding: &Finding| finding.verdict == Verdict::Problem;
+    if findings.iter().any(is_problem) { ExitCode::FAILURE } else { written }
+}
+
+fn examine(args: DoctorArgs) -> Vec<Finding> {
+    let answer = client::get::<Status>(&args.paths.run_dir, "/status").map_err(|error| error.to_string());
+    let node = match (&answer, &args.hostname_override) {
+        (_, Some(name)) => name.trim().to_lowercase(),
+        (Ok(status), None) => status.node.clone(),
+        (Err(_), None) => host_name(),
+    };
+    let (status, silence) = match answer {
+        Ok(status) => (Some(status), String::new()),
+        Err(why) => (None, why),
+    };
+    let context = Context { args, node, status };
+    let mut findings = kernel::check(&context);
+    findings.extend(sysctls::check(&context));
+    findings.extend(ports::check(&context));
+    findings.extend(leftovers::check(&context));
+    findings.extend(cni::check(&context));
+    findings.extend(api::check(&context));
+    findings.extend(agent::check(context.status.as_ref().ok_or(silence.as_str())));
+    findings.extend(paths::check(&context));
+    findings
+}
+
+/// As the agent takes it (kube-proxy.md 14.1).
+fn host_name() -> String {
+    let from_host = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = std::env::var("NODE_NAME").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(from_host);
+    name.trim().to_lowercase()
+}
