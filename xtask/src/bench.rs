@@ -13,8 +13,8 @@ use crate::{
 /// Measure, always as a ratio to the same path without Weft.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// What to measure: services, overlay, cni.
-    #[arg(default_value = "services", value_parser = ["services", "overlay", "cni"])]
+    /// What to measure: services, overlay, agent, cni.
+    #[arg(default_value = "services", value_parser = ["services", "overlay", "agent", "cni"])]
     name: String,
     /// Fewer and shorter rounds, which other clusters of this machine may disturb.
     #[arg(long)]

@@ -5,10 +5,12 @@
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+mod agent;
 mod cni;
 mod figures;
 mod machine;
 mod overlay;
+mod process;
 mod services;
 
 use std::{fmt::Display, fs, path::PathBuf, process::ExitCode};
@@ -39,6 +41,8 @@ enum Bench {
     Services(services::Options),
     /// Throughput, round trips and connections from node to node, by Weft and by a hand-made flannel.
     Overlay,
+    /// The agent among many Services and Nodes of an API server: start, memory, changes, rest.
+    Agent(agent::Options),
     /// ADD and DEL of `weft-cni`, next to the kernel's work alone and to Debian's chain of plugins.
     Cni,
 }
@@ -67,6 +71,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.bench {
         Bench::Services(options) => show(cli, "services", machine, services::measure(options, cli.quick)?),
         Bench::Overlay => show(cli, "overlay", machine, overlay::measure(cli.quick)?),
+        Bench::Agent(options) => show(cli, "agent", machine, agent::measure(options, cli.quick)?),
         Bench::Cni => show(cli, "cni", machine, cni::measure(cli.quick)?),
     }
 }

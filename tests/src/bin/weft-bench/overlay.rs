@@ -6,7 +6,7 @@
 mod agent;
 mod by_hand;
 mod lane;
-mod peers;
+pub(crate) mod peers;
 mod report;
 
 use anyhow::Result;
@@ -16,8 +16,9 @@ pub(crate) use self::report::Report;
 use self::{
     agent::{Leases, Overlay, start_etcd},
     lane::Lane,
-    report::{Row, limits, median, millis},
+    report::{Row, limits},
 };
+use crate::figures::{median, millis};
 
 const VXLAN: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const HOST_GW: &str = r#"{"Network":"10.245.0.0/16","Backend":{"Type":"host-gw"}}"#;

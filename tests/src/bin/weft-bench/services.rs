@@ -4,10 +4,9 @@
 //! nothing else. Pods are made by hand and alike on both. Every Service has ten endpoints; those of the Services that are measured are
 //! ten addresses of one pod, so that a ClusterIP leads to the same server on the same path as the address it is compared with.
 
-mod node;
-mod objects;
+pub(crate) mod node;
+pub(crate) mod objects;
 mod paths;
-mod process;
 mod programming;
 mod table;
 
@@ -24,7 +23,7 @@ use self::{
 };
 
 /// Endpoints of a Service.
-const ENDPOINTS: usize = 10;
+pub(crate) const ENDPOINTS: usize = 10;
 
 /// What `services` measures.
 #[derive(Args)]

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use weft_netlink::{Event, Group, Monitor, Netns, Stopper};
-use weft_tests::{Node, secs};
+use weft_tests::{Node, Place, secs};
 
 use super::agent::{Leases, Overlay};
 
@@ -44,9 +44,9 @@ pub(crate) fn measure(node: &Node, directory: &Path) -> Result<Cost> {
     }
     let notices = Notices::of(node)?;
     let overlay = Overlay::start(node, LARGE, &Leases::Dir(leases), directory)?;
-    let programmed = notices.until_all_routes()?;
+    let [first, last] = notices.until_all_routes(PEERS)?;
     let changes = (0..CHANGES).map(|change| notices.one_change(&subnets, change * 17)).collect::<Result<_>>()?;
-    Ok(Cost { rss_mb: overlay.rss_mb()?, ready: overlay.ready, programmed, changes })
+    Ok(Cost { rss_mb: overlay.rss_mb()?, ready: overlay.ready, programmed: last - first, changes })
 }
 
 /// The lease of a peer, with the public address of host `host`; in one step, as the agent reads it at once.
@@ -68,7 +68,7 @@ fn public_address(host: usize) -> IpAddr {
 }
 
 /// The kernel's notices of a node, with the moment each came.
-struct Notices {
+pub(crate) struct Notices {
     events: Receiver<(Instant, Event)>,
     stopper: Stopper,
 }
@@ -80,7 +80,7 @@ impl Drop for Notices {
 }
 
 impl Notices {
-    fn of(node: &Node) -> Result<Self> {
+    pub(crate) fn of(node: &Place) -> Result<Self> {
         let monitor = Netns::open(node.netns())?.run(|| Monitor::open(&[Group::Ipv4Route, Group::Neighbour]))??;
         let stopper = monitor.stopper();
         let (sender, events) = mpsc::channel();
@@ -90,8 +90,8 @@ impl Notices {
             {
                 let now = Instant::now();
                 // The other end is gone: nobody wants to know any more.
-                let sent = batch.into_iter().try_for_each(|event| sender.send((now, event)));
-                if sent.is_err() {
+                let heard = batch.into_iter().all(|event| sender.send((now, event)).is_ok());
+                if !heard {
                     return;
                 }
             }
@@ -103,8 +103,8 @@ impl Notices {
         self.events.recv_timeout(secs(10)).context("the kernel told nothing for 10 s")
     }
 
-    /// From the first entry of a peer to the last route, which is what each peer gets last.
-    fn until_all_routes(&self) -> Result<Duration> {
+    /// When the first entry of a peer came, and when the last route, which is what each peer gets last.
+    pub(crate) fn until_all_routes(&self, peers: usize) -> Result<[Instant; 2]> {
         let mut first = None;
         let mut routes = 0;
         loop {
@@ -114,8 +114,8 @@ impl Notices {
                 Event::RouteChanged(route) if route.onlink => routes += 1,
                 _ => {}
             }
-            if let (Some(first), PEERS) = (first, routes) {
-                return Ok(time - first);
+            if let Some(first) = first.filter(|_| routes >= peers) {
+                return Ok([first, time]);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The results as a table and as JSON.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use super::{
     lane::Sample,
     peers::{Cost, PEERS},
 };
+use crate::figures::{Limit, median, millis};
 
 /// A figure's median, and its ratio to the same figure of the flannel-style path, round by round: the two of a round met
 /// the same machine.
@@ -62,22 +63,6 @@ pub(crate) struct Report {
     pub(crate) limits: Vec<Limit>,
 }
 
-/// A figure that must not be exceeded (issue 4).
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Limit {
-    name: String,
-    value: f64,
-    at_most: f64,
-    unit: &'static str,
-}
-
-impl Limit {
-    fn new(name: impl Into<String>, value: f64, at_most: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, at_most, unit }
-    }
-}
-
 /// Start to ready, by lease manager, and what the peers cost.
 pub(crate) fn limits(ready_dir: f64, ready_etcd: f64, cost: &Cost) -> Vec<Limit> {
     let changes = cost.changes.iter().copied().map(millis);
@@ -91,16 +76,6 @@ pub(crate) fn limits(ready_dir: f64, ready_etcd: f64, cost: &Cost) -> Vec<Limit>
         Limit::new(format!("the same, worst of {}", cost.changes.len()), worst, 5.0, "ms"),
         Limit::new(format!("RSS with {PEERS} peers"), cost.rss_mb, 25.0, "MB"),
     ]
-}
-
-pub(crate) fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl fmt::Display for Report {
@@ -125,8 +100,7 @@ impl fmt::Display for Report {
         write!(f, "\nratios are to the flannel-style path, with the range of their middle half")?;
         write!(f, "\nto reach: Weft vxlan >= 1.00 within that range (CPU and round trip: <= 1.00)\n")?;
         for limit in &self.limits {
-            let Limit { name, value, at_most, unit } = limit;
-            write!(f, "\n{name:<45}{value:>8.1} {unit}   to reach: <= {at_most:.0} {unit}")?;
+            write!(f, "\n{limit}")?;
         }
         Ok(())
     }

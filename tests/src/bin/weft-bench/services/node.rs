@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Of plain veth devices, so that no path has larger packets than another.
-const MTU: u32 = 1450;
+pub(crate) const MTU: u32 = 1450;
 /// Pods of the node without Weft.
 const REFERENCE_PODS: [u8; 3] = [10, 245, 1];
 
@@ -54,15 +54,11 @@ impl Site {
         let at = |last: usize| Ipv4Addr::new(a, b, c, u8::try_from(last).unwrap_or(u8::MAX));
         let client = |number: u8| node.bare_pod(&format!("client-{number}"), at(10 + usize::from(number)), MTU);
         let clients = [client(0)?, client(1)?, client(2)?];
-        let mut endpoints = [0, 1].map(|server| (0..ENDPOINTS).map(|n| at(20 + 20 * server + n)).collect::<Vec<_>>());
+        let endpoints = [0, 1].map(|server| (0..ENDPOINTS).map(|n| at(20 + 20 * server + n)).collect::<Vec<_>>());
         let mut servers = Vec::new();
         let mut iperf = None;
-        for (name, addresses) in ["web-0", "web-1"].into_iter().zip(&mut endpoints) {
-            let pod = node.bare_pod(name, addresses[0], MTU)?;
-            for address in &addresses[1..] {
-                pod.run("ip", &["address", "add", &format!("{address}/32"), "dev", "eth0"])?;
-                node.run("ip", &["route", "add", &format!("{address}/32"), "dev", name])?;
-            }
+        for (name, addresses) in ["web-0", "web-1"].into_iter().zip(&endpoints) {
+            let pod = server_pod(node, name, addresses)?;
             servers.push(pod.serve_as(name, SERVER_PORT)?);
             iperf = iperf.map_or_else(|| serve_iperf(&pod).map(Some), |running| Ok(Some(running)))?;
         }
@@ -128,6 +124,16 @@ impl Site {
         // The pods are none that `weft-cni` made, and are needed again.
         cluster.node(1).run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]).map(drop)
     }
+}
+
+/// One pod that has all of these addresses.
+pub(crate) fn server_pod(node: &Node, name: &str, addresses: &[Ipv4Addr]) -> Result<Place> {
+    let pod = node.bare_pod(name, addresses[0], MTU)?;
+    for address in &addresses[1..] {
+        pod.run("ip", &["address", "add", &format!("{address}/32"), "dev", "eth0"])?;
+        node.run("ip", &["route", "add", &format!("{address}/32"), "dev", name])?;
+    }
+    Ok(pod)
 }
 
 /// Runs an agent once to see which subnet the node gets; it keeps it.

@@ -15,12 +15,12 @@ use super::ENDPOINTS;
 const NODE_PORT_EVERY: u32 = 4;
 const FIRST_NODE_PORT: u32 = 30_000;
 /// Of the Service that is measured and changed.
-pub(super) const NODE_PORT: u16 = 32_700;
+pub(crate) const NODE_PORT: u16 = 32_700;
 /// `iperf3`'s port, behind the same Service.
 pub(super) const IPERF_PORT: u16 = 5201;
 pub(super) const IPERF_NODE_PORT: u16 = 32_701;
 /// Where the servers listen.
-pub(super) const SERVER_PORT: u16 = 8080;
+pub(crate) const SERVER_PORT: u16 = 8080;
 /// Addresses of Services that lie between.
 const CLUSTER_IPS: u32 = u32::from_be_bytes([10, 97, 0, 0]);
 /// Addresses of pods elsewhere, which nothing connects to.
@@ -29,19 +29,19 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const LAST: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 10);
 
 /// Some Services: `a-first` and `z-last` are measured; with one only, that is `z-last`.
-pub(super) struct Catalogue {
+pub(crate) struct Catalogue {
     services: u32,
     /// Addresses of the two servers that the measured Services can have.
     servers: [Vec<Ipv4Addr>; 2],
 }
 
 impl Catalogue {
-    pub(super) fn new(services: u32, servers: [Vec<Ipv4Addr>; 2]) -> Self {
+    pub(crate) fn new(services: u32, servers: [Vec<Ipv4Addr>; 2]) -> Self {
         Self { services, servers }
     }
 
     /// How many.
-    pub(super) fn services(&self) -> u32 {
+    pub(crate) fn services(&self) -> u32 {
         self.services
     }
 
@@ -51,26 +51,30 @@ impl Catalogue {
     }
 
     /// The ClusterIP of the last Service.
-    pub(super) fn last(&self) -> SocketAddr {
+    pub(crate) fn last(&self) -> SocketAddr {
         SocketAddr::from((LAST, 80))
     }
 
     /// Starts the API server again with these objects and no others.
     pub(super) fn publish(&self, cluster: &mut Cluster) -> Result<()> {
-        cluster.manifests_mut().kill_api_server()?;
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": self.objects()});
-        let path = cluster.manifests().directory().join("services.json");
-        fs::write(&path, list.to_string()).with_context(|| format!("write {}", path.display()))?;
-        cluster.manifests_mut().restart_api_server()
+        let mut objects = self.objects();
+        objects.push(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}));
+        publish(cluster, objects)
     }
 
     /// Makes server 0 or 1 the one behind the last Service.
     pub(super) fn change(&self, cluster: &Cluster, server: usize) -> Result<()> {
-        cluster.manifests().apply_object(&self.slice("z-last", &self.servers[server], Some(IPERF_PORT)))
+        cluster.manifests().apply_object(&self.last_slice(server))
     }
 
-    fn objects(&self) -> Vec<Value> {
-        let mut objects = vec![json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})];
+    /// The EndpointSlice of the last Service, with server 0 or 1 behind it.
+    pub(crate) fn last_slice(&self, server: usize) -> Value {
+        self.slice("z-last", &self.servers[server], Some(IPERF_PORT))
+    }
+
+    /// All Services and EndpointSlices.
+    pub(crate) fn objects(&self) -> Vec<Value> {
+        let mut objects = Vec::new();
         if self.services > 1 {
             objects.push(service("a-first", FIRST, &[("http", 80, SERVER_PORT, None)]));
             objects.push(self.slice("a-first", &self.servers[0], None));
@@ -88,7 +92,7 @@ impl Catalogue {
         let ports =
             [("http", 80, SERVER_PORT, Some(NODE_PORT)), ("iperf", IPERF_PORT, IPERF_PORT, Some(IPERF_NODE_PORT))];
         objects.push(service("z-last", LAST, &ports));
-        objects.push(self.slice("z-last", &self.servers[0], Some(IPERF_PORT)));
+        objects.push(self.last_slice(0));
         objects
     }
 
@@ -116,6 +120,15 @@ impl Catalogue {
             "ports": ports,
         })
     }
+}
+
+/// Starts the API server again with these objects and no others.
+pub(crate) fn publish(cluster: &mut Cluster, objects: Vec<Value>) -> Result<()> {
+    cluster.manifests_mut().kill_api_server()?;
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let path = cluster.manifests().directory().join("services.json");
+    fs::write(&path, list.to_string()).with_context(|| format!("write {}", path.display()))?;
+    cluster.manifests_mut().restart_api_server()
 }
 
 /// Name, port, target port and NodePort of each port.

@@ -12,6 +12,7 @@ use super::{
     node::Site,
     objects::{Catalogue, IPERF_NODE_PORT, IPERF_PORT},
 };
+use crate::figures::median;
 
 /// Clients for the rate: enough that one always has something to do.
 const CLIENTS: u32 = 4;
@@ -214,17 +215,4 @@ impl Figure {
             failure: own.iter().flat_map(|sample| &sample.failures).next().map(ToString::to_string),
         }
     }
-}
-
-/// The middle one; NaN of none.
-pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    percentile(values, 50)
-}
-
-/// The value that `percent` of them do not exceed; NaN of none.
-pub(super) fn percentile(values: impl Iterator<Item = f64>, percent: usize) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((last * percent).div_ceil(100)).copied().unwrap_or(f64::NAN)
 }

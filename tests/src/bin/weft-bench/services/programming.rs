@@ -5,16 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use weft_tests::{Cluster, Request, eventually, secs, unix_us};
 
-use super::{
-    Effort, Mode,
-    node::Site,
-    objects::Catalogue,
-    paths::{median, percentile},
-    process::{PeakMemory, cpu_seconds, kernel_mb, memory_mb},
+use super::{Effort, Mode, node::Site, objects::Catalogue};
+use crate::{
+    figures::{median, percentile},
+    process::{PeakMemory, cpu_seconds, kernel_mb, memory_mb, settle},
 };
 
 /// Longer than the slowest data plane needs for the most Services.
@@ -109,19 +107,6 @@ fn wait_for_services(site: &Site, catalogue: &Catalogue, patience: Duration) -> 
         eventually(patience, || client.request(&request)?.all_good()).with_context(|| format!("{target}"))?;
     }
     Ok(())
-}
-
-/// Waits until the agent has nothing to do any more.
-fn settle(pid: u32) -> Result<()> {
-    let mut before = cpu_seconds(pid)?;
-    let quiet = || -> Result<()> {
-        thread::sleep(Duration::from_millis(300));
-        let now = cpu_seconds(pid)?;
-        let spent = now - std::mem::replace(&mut before, now);
-        ensure!(spent <= 0.01, "{spent:.2} s of processor time in 0.3 s");
-        Ok(())
-    };
-    eventually(PATIENCE, quiet).map(drop).context("the agent does not come to rest")
 }
 
 /// Changes the endpoints of the last Service, one change after the other has arrived, then ten a second.

@@ -19,8 +19,11 @@ const TICKS: f64 = 100.0;
 /// Short beside the life of an `nft` or `iptables-restore` with anything to do.
 const SAMPLE_EVERY: Duration = Duration::from_millis(3);
 
+/// An agent that has listed all there is comes to rest long before.
+const REST_WITHIN: Duration = secs(180);
+
 /// Seconds of processor time of a process and of the children it has waited for (proc_pid_stat(5)).
-pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read the agent's CPU time")?;
     let (_, fields) = stat.rsplit_once(") ").context("no name in the agent's stat")?;
     // utime is the 14th field, the name the second.
@@ -29,14 +32,14 @@ pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
 }
 
 /// Memory of a process in MB (10^6 bytes), by its key in proc_pid_status(5).
-pub(super) fn memory_mb(pid: u32, key: &str) -> Result<f64> {
+pub(crate) fn memory_mb(pid: u32, key: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("read the agent's memory")?;
     field_mb(&status, key)
 }
 
 /// Memory of the kernel that Services can be in, of the whole machine, in MB: slab (elements, rules), vmalloc (BPF arrays, legacy
 /// tables) and per-CPU areas.
-pub(super) fn kernel_mb() -> Result<f64> {
+pub(crate) fn kernel_mb() -> Result<f64> {
     let info = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     ["Slab:", "VmallocUsed:", "Percpu:"].into_iter().map(|key| field_mb(&info, key)).sum()
 }
@@ -47,15 +50,28 @@ fn field_mb(text: &str, key: &str) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
+/// Waits until the agent has nothing to do any more.
+pub(crate) fn settle(pid: u32) -> Result<()> {
+    let mut before = cpu_seconds(pid)?;
+    let quiet = || -> Result<()> {
+        thread::sleep(Duration::from_millis(300));
+        let now = cpu_seconds(pid)?;
+        let spent = now - std::mem::replace(&mut before, now);
+        ensure!(spent <= 0.01, "{spent:.2} s of processor time in 0.3 s");
+        Ok(())
+    };
+    eventually(REST_WITHIN, quiet).map(drop).context("the agent does not come to rest")
+}
+
 /// Watches the largest sum of memory over an agent and the programs it runs: all processes of its cgroup.
-pub(super) struct PeakMemory {
+pub(crate) struct PeakMemory {
     stop: Arc<AtomicBool>,
     sampler: JoinHandle<f64>,
 }
 
 impl PeakMemory {
     /// `node`: the cgroup that the agent is about to enter, or one above that.
-    pub(super) fn watch(agent: u32, node: &Path) -> Result<Self> {
+    pub(crate) fn watch(agent: u32, node: &Path) -> Result<Self> {
         // <root>/<run>/<node>
         let root = node.ancestors().nth(2).context("the root of cgroups")?;
         let own = || -> Result<PathBuf> {
@@ -80,7 +96,7 @@ impl PeakMemory {
     }
 
     /// The peak in MB.
-    pub(super) fn finish(self) -> f64 {
+    pub(crate) fn finish(self) -> f64 {
         self.stop.store(true, Ordering::Relaxed);
         self.sampler.join().unwrap_or(f64::NAN)
     }
