@@ -2,15 +2,17 @@
 //!
 //! Synchronous; `run` decides when a pass is due.
 
+mod kernel;
 mod notices;
 mod reach;
 mod report;
 mod run;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -22,20 +24,19 @@ use weft_netlink::{Event, Netlink};
 
 pub(crate) use self::run::{Start, run};
 use crate::{
-    apply,
     events::Known,
     family::Family,
-    forwarding::{self, Sysctls},
+    forwarding::Sysctls,
     interface::{self, InterfaceChoice, Underlay},
     join::{Joined, lease_request},
     lease::{Lease, LeaseAttributes, LeaseRequest, LeaseSnapshot},
     netconf::NetConf,
-    observe::{self, Devices},
-    offload::{self, ChecksumOffload},
-    packet_filter::{ConntrackBypass, FilterRules, PacketFilter, PodNetworks},
-    plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Reach, Step, Subject},
+    observe::Devices,
+    offload::ChecksumOffload,
+    packet_filter::{ConntrackBypass, PacketFilter},
+    plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Reach, Subject},
     retry::Retries,
-    subnet_env::{SubnetEnv, SubnetEnvFamily},
+    subnet_env::SubnetEnv,
 };
 
 /// What a pass is for: only deviations that somebody else caused are repairs.
@@ -185,7 +186,9 @@ impl Reconciler {
         self.problems = problems;
         let new = &self.desired;
         self.retries.retain(|task| match task {
-            Task::Kernel(family, subject) => same_subject(old.families.get(family), new.families.get(family), *subject),
+            Task::Kernel(family, subject) => {
+                kernel::same_subject(old.families.get(family), new.families.get(family), *subject)
+            }
             _ => true,
         });
     }
@@ -300,165 +303,6 @@ impl Reconciler {
         self.rest(Cause::Event, now, kernel);
         state(self) != before
     }
-
-    fn rest(&mut self, cause: Cause, now: Instant, kernel: bool) {
-        let forwarding = self.attempt(Task::Forwarding, ObjectKind::Sysctl, cause, now, |node| {
-            forwarding::ensure(&node.desired, &node.underlay, &mut node.sysctls).map_err(|error| error.to_string())
-        });
-        let rules = self.attempt(Task::PacketFilter, ObjectKind::PacketFilter, cause, now, |node| {
-            // Where changes are told, nothing is looked at without need: each look starts programs (flannel-defects.md E.4).
-            let verify = (cause == Cause::Check && !node.packet_filter.watched) || node.packet_filter.must_look(now);
-            let rules = node.filter_rules();
-            node.packet_filter.ensure(&rules, verify, now).map(u64::from).map_err(|error| error.to_string())
-        });
-        let offload = self.attempt(Task::Offload, ObjectKind::Device, cause, now, |node| {
-            offload::ensure(node.settings.checksum_offload, &node.devices).map_err(|error| error.to_string())
-        });
-        // Pods are started as soon as the file is there.
-        if kernel && forwarding && rules && offload {
-            self.complete = self
-                .attempt(Task::SubnetFile, ObjectKind::SubnetFile, cause, now, |node| node.write_subnet_env())
-                || self.complete;
-        }
-    }
-
-    /// Runs one of the tasks outside netlink; true if all is well. `work` returns how much it had to change.
-    fn attempt(
-        &mut self,
-        task: Task,
-        kind: ObjectKind,
-        cause: Cause,
-        now: Instant,
-        work: impl FnOnce(&mut Self) -> Result<u64, String>,
-    ) -> bool {
-        if self.retries.is_waiting(&task, now) {
-            return false;
-        }
-        match work(self) {
-            Ok(changes) => {
-                let repair = cause != Cause::NewDesired && self.complete && !self.retries.has_failed(&task);
-                if changes > 0 && repair {
-                    info!(?kind, "repaired");
-                    *self.repairs.entry(kind).or_default() += changes;
-                }
-                self.retries.forget(&task);
-                true
-            }
-            Err(error) => {
-                warn!(?task, error, "failed, will be tried again");
-                self.retries.failed(task, now, error);
-                false
-            }
-        }
-    }
-
-    fn filter_rules(&self) -> FilterRules {
-        let families = self.desired.families.values();
-        FilterRules {
-            networks: families.map(|state| PodNetworks { network: state.network, subnet: state.subnet }).collect(),
-            masquerade: self.settings.ip_masq,
-            forward: self.settings.forward_rules,
-            bypass: self.settings.conntrack_bypass,
-            nftables: self.settings.net_conf.nftables,
-        }
-    }
-
-    fn write_subnet_env(&self) -> Result<u64, String> {
-        let family = |family| {
-            self.desired
-                .families
-                .get(&family)
-                .map(|state| SubnetEnvFamily { network: state.network, subnet: state.subnet })
-        };
-        let mtu = self.pod_mtu().ok_or("no family is up")?;
-        let env = SubnetEnv { ipv4: family(Family::V4), ipv6: family(Family::V6), mtu, ip_masq: self.settings.ip_masq };
-        env.write(&self.settings.subnet_file).map(u64::from).map_err(|error| error.to_string())
-    }
-
-    /// The file has one MTU for both families, so it is the smaller.
-    fn pod_mtu(&self) -> Option<u32> {
-        self.desired.families.values().map(|family| family.pod_mtu).min()
-    }
-
-    /// Brings links, addresses, routes, neighbours and FDB to the desired state; true if this node's own part is.
-    fn kernel_pass(&mut self, cause: Cause, now: Instant) -> bool {
-        if self.retries.is_waiting(&Task::Observe, now) {
-            return false;
-        }
-        let mut observed = match self.observed.take() {
-            Some(observed) => observed,
-            None => match observe::observe(&self.netlink, &self.desired) {
-                Ok((observed, devices)) => {
-                    self.retries.forget(&Task::Observe);
-                    self.devices = devices;
-                    observed
-                }
-                Err(error) => {
-                    self.retries.failed(Task::Observe, now, error.to_string());
-                    return false;
-                }
-            },
-        };
-        let steps = self.due(plan::plan(&self.desired, &observed), now);
-        let failures = apply::apply(&self.netlink, &self.desired, &steps, &mut observed, &mut self.devices);
-        let failed: BTreeSet<(Family, Subject)> =
-            failures.iter().map(|failure| (failure.family, failure.subject)).collect();
-        if cause != Cause::NewDesired && self.complete {
-            self.count_repairs(&steps, &failed);
-        }
-        self.retries.retain(|task| match task {
-            // What is not even in the plan, or was done, has not failed any more.
-            Task::Kernel(family, subject) => {
-                failed.contains(&(*family, *subject))
-                    || !steps.iter().any(|step| (step.family, step.subject) == (*family, *subject))
-            }
-            _ => true,
-        });
-        // After an error nothing is certain: look before the next plan.
-        if failures.is_empty() {
-            self.observed = Some(observed);
-        }
-        for failure in failures {
-            let error = failure.error.to_string();
-            warn!(family = %failure.family, subject = ?failure.subject, error, "failed, will be tried again");
-            self.retries.failed(Task::Kernel(failure.family, failure.subject), now, error);
-        }
-        self.kernel_is_well()
-    }
-
-    fn kernel_is_well(&self) -> bool {
-        let failed = |family: &Family| self.retries.has_failed(&Task::Kernel(*family, Subject::Node));
-        !self.desired.families.is_empty()
-            && !self.retries.has_failed(&Task::Observe)
-            && !self.desired.families.keys().any(failed)
-    }
-
-    /// Leaves out what failed and is not due yet; with the node's own part waits all of its family.
-    fn due(&mut self, mut steps: Vec<Step>, now: Instant) -> Vec<Step> {
-        let planned: BTreeSet<_> = steps.iter().map(|step| (step.family, step.subject)).collect();
-        self.retries.retain(|task| match task {
-            // Somebody else did what failed, or it is no longer wanted.
-            Task::Kernel(family, subject) => planned.contains(&(*family, *subject)),
-            _ => true,
-        });
-        steps.retain(|step| {
-            [Subject::Node, step.subject]
-                .into_iter()
-                .all(|subject| !self.retries.is_waiting(&Task::Kernel(step.family, subject), now))
-        });
-        steps
-    }
-
-    fn count_repairs(&mut self, steps: &[Step], failed: &BTreeSet<(Family, Subject)>) {
-        for step in steps {
-            let key = (step.family, step.subject);
-            // The end of a failure of ours is no repair of somebody else's change.
-            if !failed.contains(&key) && !self.retries.has_failed(&Task::Kernel(key.0, key.1)) {
-                info!(family = %step.family, action = %step.action, "repaired");
-                *self.repairs.entry(step.action.kind()).or_default() += 1;
-            }
-        }
-    }
 }
 
 /// What `subnet.env` says before it is written anew. An unreadable one tells nothing.
@@ -466,18 +310,4 @@ fn former_networks(subnet_file: &Path) -> BTreeMap<Family, IpNetwork> {
     let Ok(Some(env)) = SubnetEnv::read(subnet_file) else { return BTreeMap::new() };
     let families = [(Family::V4, env.ipv4), (Family::V6, env.ipv6)];
     families.into_iter().filter_map(|(family, of)| Some((family, of?.network))).collect()
-}
-
-/// Whether what a failure was about is still the same.
-fn same_subject(old: Option<&plan::DesiredFamily>, new: Option<&plan::DesiredFamily>, subject: Subject) -> bool {
-    let peer = |state: Option<&plan::DesiredFamily>, subnet: &IpNetwork| {
-        state.and_then(|state| state.peers.get(subnet).copied())
-    };
-    match subject {
-        Subject::Peer(subnet) => peer(old, &subnet) == peer(new, &subnet),
-        Subject::Node => {
-            old.map(|state| (&state.device, state.subnet)) == new.map(|state| (&state.device, state.subnet))
-        }
-        Subject::Stale => true,
-    }
 }
