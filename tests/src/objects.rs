@@ -119,6 +119,17 @@ impl Manifests {
         api_server.restart(&["--load", &load, "--token-file", &file])
     }
 
+    /// Starts a killed API server again, with all objects; what it is asked for from now on is written to `file`, a line a
+    /// request: verb, API group, resource.
+    ///
+    /// # Errors
+    /// It does not come up, or the cluster has none.
+    pub fn restart_api_server_with_audit(&mut self, file: &Path) -> Result<()> {
+        let (load, file) = (self.directory.display().to_string(), file.display().to_string());
+        let api_server = self.api_server.as_mut().context("the cluster has no API server")?;
+        api_server.restart(&["--load", &load, "--audit", &file])
+    }
+
     /// Makes the API server misbehave from now on: the fields are those of `tests/api-server/src/faults.rs`.
     ///
     /// # Errors

@@ -32,10 +32,17 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("v1", "Service", "services", "svc", true),
     kind("v1", "Pod", "pods", "po", true),
     kind("v1", "ConfigMap", "configmaps", "cm", true),
+    kind("v1", "Secret", "secrets", "", true),
+    kind("v1", "ServiceAccount", "serviceaccounts", "sa", true),
     kind("v1", "Event", "events", "ev", true),
+    kind("apps/v1", "DaemonSet", "daemonsets", "ds", true),
     kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", "", true),
     kind("events.k8s.io/v1", "Event", "events", "ev", true),
+    kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", "pmon", true),
+    kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules", "promrule", true),
     kind("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", "", false),
+    kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", "", false),
+    kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", "", false),
 ];
 
 impl Kind {

@@ -3,6 +3,7 @@
 //! Lists (paged), watches (with label and field selectors, bookmarks and streaming lists), create, replace, server-side
 //! apply, strategic and JSON merge patches, delete, discovery. On demand it misbehaves: see [`faults`].
 
+mod audit;
 mod discovery;
 mod faults;
 mod kinds;
@@ -35,6 +36,7 @@ use clap::Parser;
 use serde_json::json;
 use tokio::sync::watch as notice;
 
+use audit::Audit;
 use faults::Faults;
 use read::ReadParameters;
 use store::Store;
@@ -58,6 +60,10 @@ struct Args {
     /// Only requests with the bearer token that this file holds at that moment are answered.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// What is asked for is written to this file, a line a request: verb, API group, resource.
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
 }
 
 /// Shared by all requests.
@@ -67,6 +73,7 @@ pub(crate) struct Server {
     /// The newest resource version, for watches that wait.
     newest: notice::Sender<u64>,
     token_file: Option<PathBuf>,
+    audit: Option<Audit>,
 }
 
 impl Server {
@@ -99,8 +106,14 @@ async fn main() -> anyhow::Result<()> {
         load::directory(&mut store, directory).with_context(|| format!("load {}", directory.display()))?;
     }
     let newest = notice::Sender::new(store.newest());
-    let server =
-        Arc::new(Server { store: Mutex::new(store), faults: Mutex::default(), newest, token_file: args.token_file });
+    let audit = args.audit.map(|path| Audit::create(&path).with_context(|| format!("create {}", path.display())));
+    let server = Arc::new(Server {
+        store: Mutex::new(store),
+        faults: Mutex::default(),
+        newest,
+        token_file: args.token_file,
+        audit: audit.transpose()?,
+    });
     let router = Router::new().route("/faults", get(show_faults).put(set_faults)).fallback(answer).with_state(server);
     let listener =
         tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
@@ -137,6 +150,9 @@ async fn answer(
         return failure(StatusCode::UNAUTHORIZED, "Unauthorized");
     }
     let Some(target) = Target::parse(uri.path()) else { return discovery::answer(uri.path()) };
+    if let Some(audit) = &server.audit {
+        audit.note(&method, &target, parameters.is_watch());
+    }
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if media_type == "application/vnd.kubernetes.protobuf" {
         return failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this server reads JSON and YAML");
