@@ -56,30 +56,6 @@ fn cni() -> Result<()> {
 }
 
 #[test]
-fn cni() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let json = directory.path().join("results.json");
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_weft-bench")).args(["cni", "--quick", "--json"]).arg(&json).output()?;
-    let shown = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    ensure!(output.status.success() && shown.contains("to reach: <= 4"), "{shown}");
-
-    let results: Value = serde_json::from_slice(&std::fs::read(&json)?)?;
-    let rows = results["results"]["rows"].as_array().context("no rows")?;
-    ensure!(rows.len() == 10, "{results:#}");
-    for row in rows {
-        // One program, but for the chain.
-        let is_chain = row["name"].as_str().is_some_and(|name| name.starts_with("chain"));
-        ensure!((row["execs"] == 1) != is_chain, "{row:#}");
-        for call in ["add", "del", "addTogether", "delTogether"] {
-            ensure!(is_positive(&row[call]["p50Ms"]) && is_positive(&row[call]["ratio"]), "{row:#}");
-        }
-    }
-    ensure!(is_positive(&results["results"]["removal"]["oneRequestMs"]), "{results:#}");
-    Ok(())
-}
-
-#[test]
 fn agent() -> Result<()> {
     let (shown, results) = run(&["agent"])?;
     ensure!(shown.contains("to reach: <= 60 MB"), "no table: {shown}");
