@@ -61,6 +61,11 @@ struct Limits {
 }
 
 impl BandwidthSettings {
+    /// Fails if the settings make no sense; `mtu` in bytes.
+    pub(crate) fn check(&self, mtu: u32) -> Result<(), Error> {
+        self.limits(mtu).map(drop)
+    }
+
     fn limits(&self, mtu: u32) -> Result<Limits, Error> {
         let rates = match &self.requested {
             Some(requested) if self.fixed == Rates::default() => serde_json::from_value(requested.clone())

@@ -12,6 +12,9 @@ use crate::{
     version::Version,
 };
 
+/// Of the overlay, in bytes: the smallest bucket depends on it.
+const MTU: u32 = 1450;
+
 /// Why an input was refused: the text a runtime would get.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -34,6 +37,8 @@ pub fn network_configuration(stdin: &[u8]) -> Result<(), Refused> {
     config.mac(&Args::default())?;
     walk(&RangeSet::check(&config.ranges).map_err(Error::from)?);
     config.valid_attachments()?;
+    config.port_map.mappings()?;
+    config.bandwidth.check(MTU)?;
     if let Some(result) = &config.prev_result {
         Reported::parse(result.clone())?;
     }
@@ -82,7 +87,10 @@ mod tests {
     const CONFIGURATION: &str = r#"{"cniVersion":"1.1.0","name":"n","mtu":1400,"dns":{"nameservers":["10.0.0.1"]},
         "ipam":{"type":"host-local","subnet":"10.1.0.0/24","rangeStart":"10.1.0.5","ranges":[[{"subnet":"fd00::/64",
         "gateway":"fd00::1"}]],"routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.1","mtu":1}]},"args":{"cni":{"ips":["10.1.0.7"]}},
-        "runtimeConfig":{"ips":["10.1.0.9/24"],"mac":"02:00:00:00:00:01","ipRanges":[[{"Subnet":"10.5.0.0/29"}]]},
+        "runtimeConfig":{"ips":["10.1.0.9/24"],"mac":"02:00:00:00:00:01","ipRanges":[[{"Subnet":"10.5.0.0/29"}]],
+        "portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":"10.0.0.1"},{"HostPort":53,
+        "ContainerPort":53,"Protocol":"UDP","HostIP":""}],"bandwidth":{"ingressRate":1000000,"ingressBurst":4294967295,
+        "egressRate":1000,"egressBurst":12000}},
         "prevResult":{"interfaces":[{"name":"eth0","mac":"","mtu":1,"sandbox":"/x"}],"ips":[{"address":"10.1.0.5/24",
         "interface":1}],"routes":[{"dst":"::/0"}]},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]}"#;
 

@@ -1,6 +1,6 @@
 //! Host ports in our nftables table, by netlink: observe the table, plan the difference, commit it in one transaction.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem::ManuallyDrop};
 
 use weft_netlink::{NftBatch, NftData, NftElement, NftQuery, NftWriter};
 
@@ -27,19 +27,26 @@ struct Observed {
     elements: Elements,
 }
 
-/// Whether the kernel has nftables.
-pub(super) fn is_supported() -> Result<bool, Error> {
-    match NftQuery::open().and_then(|mut query| query.generation()) {
-        Ok(_) => Ok(true),
+/// A socket to look, which the end of the process closes: to close any of netfilter's waits until all that was deleted in this
+/// network namespace, by whomever, is destroyed, some 15 ms (`nft_rcv_nl_event`). At the end of a DEL the kernel has long been
+/// waiting for the removal of the interface. `None`: the kernel has no nftables.
+fn open() -> Result<Option<ManuallyDrop<NftQuery>>, Error> {
+    match NftQuery::open().and_then(|mut query| query.generation().map(|_| query)) {
+        Ok(query) => Ok(Some(ManuallyDrop::new(query))),
         // EINVAL: nfnetlink knows of no such subsystem.
-        Err(error) if error.is_unsupported() || error.errno() == Some(nix::libc::EINVAL) => Ok(false),
+        Err(error) if error.is_unsupported() || error.errno() == Some(nix::libc::EINVAL) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
+/// Whether the kernel has nftables.
+pub(super) fn is_supported() -> Result<bool, Error> {
+    Ok(open()?.is_some())
+}
+
 /// Adds claims, which come later than all that are there.
 pub(super) fn add(claims: &[Claim]) -> Result<(), Error> {
-    update(&mut |present| {
+    update(&mut ManuallyDrop::new(NftQuery::open()?), &mut |present| {
         let order = present.iter().map(|claim| claim.order).max().unwrap_or(0) + 1;
         // One for the same pod and port is of a pod that had the address before.
         present.retain(|old| !claims.iter().any(|new| new.element().key == old.element().key));
@@ -49,14 +56,12 @@ pub(super) fn add(claims: &[Claim]) -> Result<(), Error> {
 
 /// Removes the claims of some holders and returns them. Ports that others claim as well are theirs then.
 pub(super) fn remove(whose: &dyn Fn(&Holder) -> bool) -> Result<Vec<Claim>, Error> {
-    if !is_supported()? {
-        return Ok(Vec::new());
-    }
+    let Some(mut query) = open()? else { return Ok(Vec::new()) };
     // Most pods have none, and most nodes have no table.
-    let mut removed = claims_of(&mut NftQuery::open()?)?;
+    let mut removed = claims_of(&mut query)?;
     removed.retain(|claim| whose(&claim.holder));
     if !removed.is_empty() {
-        update(&mut |present| present.retain(|claim| !whose(&claim.holder)))?;
+        update(&mut query, &mut |present| present.retain(|claim| !whose(&claim.holder)))?;
     }
     Ok(removed)
 }
@@ -87,19 +92,14 @@ pub(super) fn check(claims: &[Claim]) -> Result<(), Error> {
 }
 
 /// Changes the claims, and all that follows from them.
-fn update(change: &mut dyn FnMut(&mut Vec<Claim>)) -> Result<(), Error> {
-    let mut query = NftQuery::open()?;
+fn update(query: &mut NftQuery, change: &mut dyn FnMut(&mut Vec<Claim>)) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
-        let observed = observe(&mut query)?;
+        let observed = observe(query)?;
         let mut claims = observed.claims();
         change(&mut claims);
         let Some(batch) = plan(&observed, &claims) else { return Ok(()) };
-        let mut writer = NftWriter::open()?;
-        let outcome = writer.commit(batch);
-        // Closing it would wait until what was deleted is destroyed, some 15 ms. The end of the process closes it, by
-        // when the kernel has long been waiting for the removal of the interface.
-        std::mem::forget(writer);
-        match outcome {
+        // Left open as those to look are.
+        match ManuallyDrop::new(NftWriter::open()?).commit(batch) {
             Err(error) if error.is_outdated() => {}
             other => return other.map_err(Error::from),
         }

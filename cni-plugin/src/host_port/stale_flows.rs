@@ -1,7 +1,7 @@
 //! UDP flows that conntrack would lead past the rules: a flow keeps the way its first packet took for as long as packets
 //! come.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, mem::ManuallyDrop, net::IpAddr};
 
 use weft_netlink::{Conntrack, ConntrackEntry, Family, Netlink, Result};
 
@@ -42,7 +42,8 @@ fn forget_if(claims: &[Claim], is_stale: &dyn Fn(&Claim, &ConntrackEntry) -> boo
         if claims.is_empty() {
             continue;
         }
-        let (mut conntrack, mut stale) = (Conntrack::open()?, Vec::new());
+        // Not closed, for the same reason as the sockets of `nftables`.
+        let (mut conntrack, mut stale) = (ManuallyDrop::new(Conntrack::open()?), Vec::new());
         conntrack.for_each(family, Protocol::Udp.number(), |flow| {
             if claims.iter().any(|claim| is_stale(claim, flow)) {
                 stale.push(*flow);

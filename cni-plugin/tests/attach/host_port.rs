@@ -190,6 +190,29 @@ fn section_8_host_ip_restricts_the_address_and_the_family() {
     assert_eq!(ask(&site.node.netns, "127.0.0.2:80"), None);
 }
 
+/// Whose address the pod sees: the node's of everybody, or nobody's but the client's own, which leaves 127.0.0.1 out.
+#[test]
+fn section_8_masq_all_and_snat_false() {
+    for backend in ["nftables", "iptables"] {
+        let site = Site::new();
+        let pods = [Pod::new("all"), Pod::new("never")];
+        let settings = [json!({"masqAll": true}), json!({"snat": false})];
+        for ((pod, settings), port) in pods.iter().zip(settings).zip([81, 82]) {
+            let mut config = site.config(json!([mapping(port, "tcp", "")]));
+            config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+            config["backend"] = backend.into();
+            site.node.run("ADD", pod, &config, &[]).result();
+            serve(pod);
+        }
+        assert_eq!(ask(&site.client, "192.0.2.1:81").unwrap(), "all 10.244.1.1", "{backend}");
+        assert_eq!(ask(&site.client, "[2001:db8::1]:81").unwrap(), "all fd44:0:0:1::1", "{backend}");
+        assert_eq!(ask(&site.node.netns, "127.0.0.1:81").unwrap(), "all 10.244.1.1", "{backend}");
+        assert_eq!(ask(&site.client, "192.0.2.1:82").unwrap(), "never 192.0.2.2", "{backend}");
+        assert_eq!(ask(&site.client, "[2001:db8::1]:82").unwrap(), "never 2001:db8::2", "{backend}");
+        assert_eq!(ask(&site.node.netns, "127.0.0.1:82"), None, "{backend}");
+    }
+}
+
 /// The later pod has the port, and the earlier gets it back.
 #[test]
 fn section_8_two_pods_with_one_port() {
