@@ -32,6 +32,7 @@ pub mod sysctl;
 mod types;
 mod veth;
 mod vxlan;
+mod xtables;
 
 pub use address::{Address, AddressOptions};
 pub use conntrack::{Conntrack, ConntrackEntry, ConntrackTuple, Deleted};
@@ -56,3 +57,4 @@ pub use socket::Netlink;
 pub use types::{Family, IfIndex, Mac, ParseMacError};
 pub use veth::VethSpec;
 pub use vxlan::{VxlanAttributes, VxlanSpec};
+pub use xtables::xtables_entries;

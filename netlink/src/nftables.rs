@@ -74,6 +74,23 @@ impl NftWatch {
         self.told(&DISTURBANCES, tables)
     }
 
+    /// Waits until a chain or rule of `tables` is removed, or one of them as a whole, or notices are lost.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn wait_removed(&self, tables: &[&str]) -> Result<()> {
+        let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
+        loop {
+            datagram.clear();
+            match retry_interrupted(|| self.socket.recv_from(&mut datagram, 0)) {
+                Ok(_) if messages(&datagram).any(|message| is_about(message, &REMOVALS, tables)) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+                Err(error) => return Err(error).during("read", "nftables notices"),
+            }
+        }
+    }
+
     fn told(&self, kinds: &[u16], tables: &[&str]) -> Result<bool> {
         let mut told = false;
         let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);

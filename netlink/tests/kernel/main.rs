@@ -15,6 +15,7 @@ mod nftables;
 mod qdiscs;
 mod routes;
 mod sock_diag;
+mod xtables;
 
 use std::process::Command;
 

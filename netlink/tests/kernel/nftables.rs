@@ -32,6 +32,18 @@ fn removals_are_noticed_and_additions_are_not() {
 }
 
 #[test]
+fn a_removal_ends_the_wait() {
+    in_new_netns(|_| {
+        let watch = NftWatch::open().unwrap();
+        nft("add table inet x\nadd table inet y\nadd table inet other\n");
+        nft("delete table inet other\nadd chain inet x c");
+        nft("delete table inet y");
+        watch.wait_removed(&["x", "y"]).unwrap();
+        assert!(!watch.removed("other").unwrap(), "what came before is over");
+    });
+}
+
+#[test]
 fn queries_count_rules_and_read_counters() {
     in_new_netns(|_| {
         let mut query = NftQuery::open().unwrap();

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use weft_netlink::sysctl;
+use weft_netlink::{Family, NftWatch, sysctl, xtables_entries};
 
 use super::{
-    entries,
     layout::Features,
     listing::{Line, Observed},
     names::Table,
@@ -29,6 +28,10 @@ pub(crate) trait Xtables: Send + Sync {
 
     /// Carries out a transaction, each table wholly or not at all. An empty one costs nothing.
     fn run(&mut self, family: IpFamily, transaction: &Transaction) -> Result<(), XtablesError>;
+
+    /// Whether somebody else removed rules, or may have, from the tables that we have rules in, since the last
+    /// [`run`](Self::run) or call of this, where asking for that costs nothing.
+    fn disturbed(&mut self) -> bool;
 
     /// Whether every rule named by `-C` in this input is there.
     fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError>;
@@ -102,6 +105,8 @@ pub(crate) struct Commands {
     left_behind: Option<Programs>,
     /// Chains with the names of ours were there, and are a kube-proxy's.
     taken: bool,
+    /// Tells of removed rules, in the nft variant; there from the first change on.
+    watch: Option<NftWatch>,
 }
 
 impl Commands {
@@ -138,7 +143,7 @@ impl Commands {
             random_fully: has_random_fully(&version),
             tcp_be_liberal: liberal.is_ok_and(|value| value != "0"),
         };
-        Ok(Self { programs, features, left_behind, taken: false })
+        Ok(Self { programs, features, left_behind, taken: false, watch: None })
     }
 
     /// Whether our chains are there, as opposed to a kube-proxy's.
@@ -206,7 +211,20 @@ impl Xtables for Commands {
     }
 
     fn run(&mut self, family: IpFamily, transaction: &Transaction) -> Result<(), XtablesError> {
-        if transaction.is_empty() { Ok(()) } else { self.restore(family, &transaction.input())? }
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        if self.watch.is_none() && self.programs.variant == Variant::Nft {
+            self.watch = NftWatch::open().inspect_err(|error| tracing::debug!(%error, "no notices")).ok();
+        }
+        let result = self.restore(family, &transaction.input())?;
+        // Our own.
+        self.disturbed();
+        result
+    }
+
+    fn disturbed(&mut self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.disturbed(&super::TABLE_NAMES).unwrap_or(false))
     }
 
     fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError> {
@@ -216,7 +234,11 @@ impl Xtables for Commands {
     fn entries(&self, family: IpFamily) -> Option<u32> {
         let is_legacy = self.programs.variant == Variant::Legacy;
         let tables = is_legacy.then_some([Table::Filter, Table::Nat])?;
-        tables.into_iter().map(|table| entries::count(family, table).ok()).sum()
+        let family = match family {
+            IpFamily::V4 => Family::V4,
+            IpFamily::V6 => Family::V6,
+        };
+        tables.into_iter().map(|table| xtables_entries(family, &table.to_string()).ok()).sum()
     }
 
     fn route_localnet(&mut self) -> Result<(), XtablesError> {

@@ -31,6 +31,7 @@ struct State {
     fail_next: bool,
     replaces_tables: bool,
     localnet: bool,
+    disturbed: bool,
 }
 
 const BUILT_IN: [(Table, &[&str]); 3] = [
@@ -72,7 +73,9 @@ impl FakeXtables {
 
     /// `iptables -F` of one table.
     pub(crate) fn flush(&self, family: IpFamily, table: Table) {
-        self.0.lock().unwrap().tables.get_mut(&(family, table)).unwrap().values_mut().for_each(Vec::clear);
+        let mut state = self.0.lock().unwrap();
+        state.disturbed = !state.replaces_tables;
+        state.tables.get_mut(&(family, table)).unwrap().values_mut().for_each(Vec::clear);
     }
 
     /// Makes the rules of a chain have seen packets, those with a counter in `packets`.
@@ -218,6 +221,10 @@ impl Xtables for FakeXtables {
         restore(&mut state.tables, family, &input).map_err(refused)?;
         state.inputs.push(input);
         Ok(())
+    }
+
+    fn disturbed(&mut self) -> bool {
+        std::mem::take(&mut self.0.lock().unwrap().disturbed)
     }
 
     fn holds(&self, family: IpFamily, checks: &str) -> Result<bool, XtablesError> {

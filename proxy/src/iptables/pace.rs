@@ -25,6 +25,14 @@ impl Pace {
         Self { last: Some((Instant::now(), cost)) }
     }
 
+    /// As if time had passed since.
+    #[cfg(test)]
+    pub(crate) fn earlier_by(self, time: Duration) -> Self {
+        Self {
+            last: self.last.map(|(done, cost)| (done.checked_sub(time).expect("the machine is up for longer"), cost)),
+        }
+    }
+
     /// Does it.
     pub(crate) fn measure<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();

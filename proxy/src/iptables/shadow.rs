@@ -129,7 +129,10 @@ impl Shadow {
         for chain in SharedChain::ALL {
             self.rules(chain).take(1).for_each(|rule| check(chain.table(), chain.name(), &rule));
         }
-        self.cluster_ips.refused(&self.layout).take(1).for_each(|rule| check(Table::Filter, CLUSTER_IPS_REFUSED, &rule));
+        self.cluster_ips
+            .refused(&self.layout)
+            .take(1)
+            .for_each(|rule| check(Table::Filter, CLUSTER_IPS_REFUSED, &rule));
         for (chain, rule) in self.layout.shared_with_kubelet() {
             check(Table::Filter, chain, &rule);
         }

@@ -113,7 +113,6 @@ impl DataPlane for Nftables {
         for transaction in plan.transactions() {
             self.nft.run(&transaction).map_err(error("change table"))?;
         }
-        self.shadow = Some(shadow);
         // Only now that others' packets to 127.0.0.1 are dropped.
         if *changed == Changed::Everything && self.settings.localhost_node_ports {
             self.nft.route_localnet().map_err(error("serve NodePorts at 127.0.0.1 with"))?;
@@ -121,6 +120,7 @@ impl DataPlane for Nftables {
         Ok(())
     }
 
+        self.shadow = Some(shadow);
     fn catch_up(&mut self, desired: &Desired) -> Result<bool, DataPlaneError> {
         let behind = self.shadow.as_ref().map(|shadow| shadow.behind(CATCH_UP_AT_ONCE)).unwrap_or_default();
         if behind.is_empty() {

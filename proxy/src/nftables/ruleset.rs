@@ -33,8 +33,8 @@ use crate::{model::IpFamily, plan::PacketSettings};
 /// Family and name of our table, as nft commands want them.
 pub(crate) const TABLE: &str = "inet weft-proxy";
 
-/// The name alone.
-pub(crate) const TABLE_NAME: &str = "weft-proxy";
+/// Name of our table, of family `inet`.
+pub const TABLE_NAME: &str = "weft-proxy";
 
 /// The first chain a packet from outside meets, and how many rules it has.
 pub(crate) const ENTRANCE: (&str, usize) = ("nat-prerouting", 1);
@@ -237,9 +237,9 @@ mod tests {
     fn rule_6_6_localhost_is_a_frontend_for_processes_of_this_node_and_closed_to_others() {
         let at_localhost = |localhost_node_ports| {
             let settings = PacketSettings { localhost_node_ports, ..PacketSettings::default() };
-            let rules = static_chains(&settings).into_iter().flat_map(|chain| {
-                chain.rules.into_iter().map(move |rule| format!("{}: {rule}", chain.name))
-            });
+            let rules = static_chains(&settings)
+                .into_iter()
+                .flat_map(|chain| chain.rules.into_iter().map(move |rule| format!("{}: {rule}", chain.name)));
             rules.filter(|rule| rule.contains("127.0.0.0/8")).collect::<Vec<_>>()
         };
         assert_eq!(at_localhost(false), [""; 0]);

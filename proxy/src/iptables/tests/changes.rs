@@ -129,6 +129,20 @@ fn fewer_rules_in_a_legacy_table_are_noticed_at_once() {
 }
 
 #[test]
+fn a_removal_the_kernel_tells_of_is_looked_at_before_it_is_time() {
+    let mut bench = Bench::with(settings(), web(&TWO));
+    // Looking took 2 s a minute ago: too soon for the regular look, not for this one.
+    let minute_ago = || Pace::after(Duration::from_secs(2)).earlier_by(Duration::from_secs(60));
+    bench.plane.looked = minute_ago();
+    assert!(bench.plane.is_intact().unwrap());
+    bench.tables.flush(IpFamily::V4, Table::Nat);
+    bench.plane.looked = Pace::after(Duration::from_secs(2));
+    assert!(bench.plane.is_intact().unwrap(), "it takes a tenth of the time at most");
+    bench.plane.looked = minute_ago();
+    assert!(!bench.plane.is_intact().unwrap());
+}
+
+#[test]
 fn after_an_error_the_kernel_is_read_again() {
     let mut bench = Bench::with(settings(), web(&TWO));
     bench.tables.fail_next();
