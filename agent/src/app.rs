@@ -290,6 +290,8 @@ fn start_source(
     config: &Config,
     api: Option<(kube::Client, String)>,
     parts: &Observers,
+    let removals = handle.clone();
+    services::removals::follow(move || removals.rules_removed()).context("follow removed rules")?;
     services: services::Handle,
 ) -> anyhow::Result<(&'static str, String)> {
     let node = Arc::clone(&parts.node);

@@ -8,6 +8,7 @@ pub(crate) mod health_checks;
 mod measure;
 mod node;
 mod planes;
+pub(crate) mod removals;
 mod takeover;
 mod udp;
 mod view;
@@ -53,13 +54,14 @@ use udp::UdpCleanUp;
 /// Most inputs taken before the kernel is brought up to date: bounds the delay of the first change in a storm.
 const BATCH: usize = 10_000;
 
-/// How often the data planes are asked whether their kernel objects are still there.
+/// How often the data planes are asked whether their kernel objects are still there, if nobody says that some are gone.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 enum Input {
     Source(SourceEvent),
     NodeAddresses(BTreeSet<IpAddr>),
     NodePortAddresses(NodePortAddresses),
+    RulesRemoved,
     Report(oneshot::Sender<Report>),
     Measure(oneshot::Sender<Measured>),
     List { service: Option<String>, reply: oneshot::Sender<Vec<ServiceStatus>> },
@@ -96,6 +98,11 @@ impl Handle {
     /// Accepts NodePorts at other addresses; `false` when the thread has ended.
     pub(crate) fn node_port_addresses(&self, allowed: NodePortAddresses) -> bool {
         self.0.send(Input::NodePortAddresses(allowed)).is_ok()
+    }
+
+    /// Packet rules were removed, by whomever: whether ours are there is to be looked at now; `false` when the thread has ended.
+    pub(crate) fn rules_removed(&self) -> bool {
+        self.0.send(Input::RulesRemoved).is_ok()
     }
 
     /// All Services, or one by `namespace/name`; `None` when the thread has ended.
@@ -165,6 +172,7 @@ pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handl
         unreadable: Vec::new(),
         source_trouble: BTreeMap::new(),
         last_check: Instant::now(),
+        check_now: false,
         last_sync: None,
         repairs: 0,
     };
@@ -199,6 +207,8 @@ struct Worker {
     /// What keeps the objects of a kind from being up to date.
     source_trouble: BTreeMap<ObjectKind, String>,
     last_check: Instant,
+    /// Before it is time.
+    check_now: bool,
     last_sync: Option<Timestamp>,
     repairs: u64,
 }
@@ -218,6 +228,7 @@ impl Worker {
                     Input::Source(event) => self.take(event),
                     Input::NodeAddresses(addresses) => self.node.addresses_are(addresses),
                     Input::NodePortAddresses(allowed) => self.node.allow(allowed),
+                    Input::RulesRemoved => self.check_now = true,
                     question => questions.push(question),
                 }
             }
@@ -284,7 +295,7 @@ impl Worker {
         let changed = self.planner.take_changes();
         self.node.follow(&mut self.planner, &mut self.planes);
         self.planes.ports_changed(&changed);
-        if self.last_check.elapsed() >= CHECK_EVERY {
+        if std::mem::take(&mut self.check_now) || self.last_check.elapsed() >= CHECK_EVERY {
             self.last_check = Instant::now();
             self.repairs += self.planes.check();
         }
@@ -336,7 +347,7 @@ impl Worker {
             Input::List { service, reply } => {
                 let _ = reply.send(view::services(&self.planner, &self.planes, service.as_deref()));
             }
-            Input::Source(_) | Input::NodeAddresses(_) | Input::NodePortAddresses(_) => {}
+            Input::Source(_) | Input::NodeAddresses(_) | Input::NodePortAddresses(_) | Input::RulesRemoved => {}
         }
     }
 
