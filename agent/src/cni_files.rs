@@ -73,9 +73,16 @@ fn list(paths: &PathArgs) -> String {
             "capabilities": { "portMappings": true, "bandwidth": true },
             "subnetFile": text(&paths.subnet_file),
             "dataDir": text(&paths.state_dir.join("cni/networks")),
+            "sharedWith": [text(&flannels_reservations(paths))],
         }],
     });
     format!("{list:#}\n")
+}
+
+/// Where pods of flannel's time have their addresses: `/var/lib/cni` beside `/var/lib/weft`; `cbr0` is the name of the
+/// network in flannel's manifest.
+fn flannels_reservations(paths: &PathArgs) -> PathBuf {
+    paths.state_dir.with_file_name("cni").join("networks/cbr0")
 }
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ pub(crate) struct Config {
     pub(crate) subnet_file: PathBuf,
     /// Directory of host-local's files, without the name of the network.
     pub(crate) data_dir: PathBuf,
+    /// Directories of other networks whose pods live in the same subnet, with the names of the networks: flannel's on a
+    /// node that changed over.
+    pub(crate) shared_with: Vec<PathBuf>,
     pub(crate) ipam: IpamPlugin,
     /// Sets of ranges, one address to be taken from each; empty: the subnet file's.
     pub(crate) ranges: Vec<Vec<RangeConfig>>,
@@ -83,6 +86,7 @@ struct Body {
     mtu: u32,
     subnetfile: Option<PathBuf>,
     datadir: Option<PathBuf>,
+    sharedwith: Vec<PathBuf>,
     overlaydevice: Option<String>,
     ipam: Option<Value>,
     dns: Option<Value>,
@@ -216,6 +220,7 @@ impl Config {
             mtu: body.mtu,
             subnet_file: body.subnetfile.unwrap_or_else(|| SUBNET_FILE.into()),
             data_dir: section.datadir.or(body.datadir).unwrap_or_else(|| DATA_DIR.into()),
+            shared_with: body.sharedwith,
             ipam,
             ranges,
             routes: section.routes,

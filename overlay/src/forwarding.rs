@@ -6,6 +6,9 @@ use weft_netlink::sysctl::{self, Changed};
 
 use crate::{family::Family, interface::Underlay, plan::Desired};
 
+/// The bridge that the CNI plugin `flannel` makes for pods.
+const FLANNELS_BRIDGE: &str = "cni0";
+
 /// Parameters that were looked at, with the values they have now.
 pub(crate) type Sysctls = BTreeMap<String, String>;
 
@@ -30,6 +33,7 @@ pub(crate) fn ensure(
         match family {
             Family::V4 => {
                 changed += set_if(now, "net/ipv4/ip_forward", "1", |value| value != "1")?;
+                changed += answer_on_flannels_bridge(now)?;
                 if let Some(device) = device {
                     changed += loosen_reverse_path(device, now)?;
                 }
@@ -57,6 +61,13 @@ fn loosen_reverse_path(device: &str, now: &mut Sysctls) -> weft_netlink::Result<
     set_if(now, &format!("net/ipv4/conf/{device}/rp_filter"), "2", |value| value != "2")
 }
 
+/// Pods of flannel's time believe that all pods of the node are on their bridge, and ask there for those that are routed: the
+/// node has to answer. At once, not after the random delay that answers for others have by default.
+fn answer_on_flannels_bridge(now: &mut Sysctls) -> weft_netlink::Result<u64> {
+    let delay = set_if(now, &format!("net/ipv4/neigh/{FLANNELS_BRIDGE}/proxy_delay"), "0", |value| value != "0")?;
+    Ok(delay + set_if(now, &format!("net/ipv4/conf/{FLANNELS_BRIDGE}/proxy_arp"), "1", |value| value != "1")?)
+}
+
 /// Sets a parameter whose value is wrong; one that does not exist is as good as right, except for those that do the forwarding.
 fn set_if(
     now: &mut Sysctls,
@@ -66,7 +77,7 @@ fn set_if(
 ) -> weft_netlink::Result<u64> {
     let value = match sysctl::get(parameter) {
         Ok(value) => value,
-        Err(error) if error.is_not_found() && parameter.contains("/conf/") && !parameter.contains("/all/") => {
+        Err(error) if error.is_not_found() && !parameter.contains("/all/") && parameter != "net/ipv4/ip_forward" => {
             return Ok(0);
         }
         Err(error) => return Err(error),

@@ -19,6 +19,7 @@ use super::{
 pub(crate) struct Pool {
     directory: PathBuf,
     sets: Vec<RangeSet>,
+    shared_with: Vec<PathBuf>,
 }
 
 /// Frees every address of an owner in a network's directory; without the directory there is none.
@@ -32,14 +33,19 @@ pub(super) fn release(directory: &Path, owner: Owner<'_>) -> Result<(), Error> {
 impl Pool {
     /// `directory` is the network's own.
     pub(crate) fn new(directory: PathBuf, sets: Vec<RangeSet>) -> Self {
-        Self { directory, sets }
+        Self { directory, sets, shared_with: Vec::new() }
+    }
+
+    /// The same for networks whose directories these are, with pods in the same subnet.
+    pub(crate) fn beside(self, others: &[PathBuf]) -> Self {
+        Self { shared_with: others.to_vec(), ..self }
     }
 
     /// Takes one address from each set of ranges, in their order: the requested one if there is one in it, else the
     /// next free one. All or none.
     pub(crate) fn allocate(&self, owner: Owner<'_>, requested: &[IpAddr]) -> Result<Vec<Lease>, Error> {
         let store = Store::open(&self.directory)?;
-        let taken = store.reservations()?;
+        let taken = self.taken(&store)?;
         let mut leases = Vec::new();
         match self.allocate_from(&store, &taken, owner, requested, &mut leases) {
             Ok(()) => Ok(leases),
@@ -59,9 +65,21 @@ impl Pool {
     /// Fails if a set of ranges has no address left. Changes nothing.
     pub(super) fn check_room(&self) -> Result<(), Error> {
         let Some(store) = Store::open_to_read(&self.directory)? else { return Ok(()) };
-        let taken = store.reservations()?;
+        let taken = self.taken(&store)?;
         let full = self.sets.iter().find(|set| set.round_robin(None).all(|(address, _)| taken.contains_key(&address)));
         full.map_or(Ok(()), |set| Err(Error::Exhausted(set.to_string())))
+    }
+
+    /// All addresses in use, with the text of their files.
+    fn taken(&self, store: &Store) -> Result<BTreeMap<IpAddr, String>, Error> {
+        let mut taken = BTreeMap::new();
+        for directory in &self.shared_with {
+            if let Some(other) = Store::open_to_read(directory)? {
+                taken.extend(other.reservations()?);
+            }
+        }
+        taken.extend(store.reservations()?);
+        Ok(taken)
     }
 
     fn allocate_from(
@@ -77,7 +95,7 @@ impl Pool {
             refuse_second(set, taken, owner)?;
             let wanted = requested.iter().position(|address| set.range_of(*address).is_some());
             let lease = match wanted.map(|position| requested.remove(position)) {
-                Some(address) => take_requested(store, set, address, owner)?,
+                Some(address) => take_requested(store, set, taken, address, owner)?,
                 None => take_next(store, index, set, taken, owner)?,
             };
             leases.push(lease);
@@ -103,13 +121,19 @@ fn refuse_second(set: &RangeSet, taken: &BTreeMap<IpAddr, String>, owner: Owner<
     }
 }
 
-fn take_requested(store: &Store, set: &RangeSet, address: IpAddr, owner: Owner<'_>) -> Result<Lease, Error> {
+fn take_requested(
+    store: &Store,
+    set: &RangeSet,
+    taken: &BTreeMap<IpAddr, String>,
+    address: IpAddr,
+    owner: Owner<'_>,
+) -> Result<Lease, Error> {
     let refused = |reason: String| Error::Requested { address, reason };
     let range = set.range_of(address).ok_or_else(|| refused(format!("is not in range set {set}")))?;
     if address == range.gateway {
         return Err(refused("is the subnet's gateway".to_owned()));
     }
-    if !store.reserve(address, owner)? {
+    if taken.contains_key(&address) || !store.reserve(address, owner)? {
         return Err(refused(format!("is not available in range set {set}")));
     }
     Ok(lease(address, range))

@@ -49,7 +49,8 @@ impl<'a> Ipam<'a> {
         match self {
             Self::HostLocal { directory, config } => {
                 let dns = config.resolv_conf.as_deref().map(Dns::read).transpose()?.unwrap_or_default();
-                let leases = Pool::new(directory.clone(), sets).allocate(owner, requested)?;
+                let leases =
+                    Pool::new(directory.clone(), sets).beside(&config.shared_with).allocate(owner, requested)?;
                 Ok(Assignment { leases, routes: config.routes.clone(), dns })
             }
             Self::Delegated(delegate) => delegate.ask("ADD").and_then(assignment).inspect_err(|_| {
@@ -64,7 +65,14 @@ impl<'a> Ipam<'a> {
     /// Frees what an owner has; nothing is fine.
     pub(crate) fn del(&self, owner: Owner<'_>) -> Result<(), Error> {
         match self {
-            Self::HostLocal { directory, .. } => Ok(allocate::release(directory, owner)?),
+            Self::HostLocal { directory, config } => {
+                let mut teardown = Teardown::default();
+                // A runtime asks for DEL of pods of the other network here, once that is no longer configured.
+                for directory in config.shared_with.iter().chain([directory]) {
+                    teardown.step(allocate::release(directory, owner));
+                }
+                teardown.finish()
+            }
             Self::Delegated(delegate) => delegate.run("DEL"),
         }
     }
@@ -129,7 +137,9 @@ impl<'a> Ipam<'a> {
     /// Fails if there is no address left, or another plugin says so.
     pub(crate) fn status(&self, sets: Vec<RangeSet>) -> Result<(), Error> {
         match self {
-            Self::HostLocal { directory, .. } => Ok(Pool::new(directory.clone(), sets).check_room()?),
+            Self::HostLocal { directory, config } => {
+                Ok(Pool::new(directory.clone(), sets).beside(&config.shared_with).check_room()?)
+            }
             Self::Delegated(delegate) => delegate.run("STATUS"),
         }
     }

@@ -188,3 +188,19 @@ fn s2_room_is_found_without_changing_anything() {
     assert!(matches!(pool.check_room(), Err(Error::Exhausted(_))));
     assert_eq!(files(&directory), before);
 }
+
+#[test]
+fn addresses_of_pods_of_flannels_time_are_left_to_them() {
+    let directory = TempDir::new().unwrap();
+    let flannels = directory.path().join("cbr0");
+    fs::create_dir(&flannels).unwrap();
+    fs::write(flannels.join("10.244.1.2"), "old\r\neth0").unwrap();
+    let others = [flannels.clone(), directory.path().join("never-made")];
+    let pool = pool(&directory, &["10.244.1.0/29"]).beside(&others);
+    assert_eq!(addresses(&pool.allocate(owner("new"), &[]).unwrap()), ["10.244.1.3/29"]);
+    let wanted = ["10.244.1.2".parse().unwrap()];
+    assert!(matches!(pool.allocate(owner("other"), &wanted), Err(Error::Requested { .. })));
+    release(&flannels, owner("old")).unwrap();
+    assert_eq!(addresses(&pool.allocate(owner("other"), &wanted).unwrap()), ["10.244.1.2/29"]);
+    assert!(!others[1].exists());
+}
