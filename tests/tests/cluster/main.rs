@@ -3,6 +3,7 @@
 mod api_trouble;
 mod config;
 mod fixture;
+mod guides;
 mod health;
 mod health_checks;
 mod kube;
