@@ -13,10 +13,10 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use weft_netlink::{AddressOptions, Netlink, Netns, NetnsGuard, Route, VethSpec, sysctl};
@@ -166,6 +166,34 @@ pub fn fresh_udp_source(to: SocketAddr) -> SocketAddr {
     static PORT: AtomicU16 = AtomicU16::new(10_000);
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
     SocketAddr::new(any, PORT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Connects from `client` to `target`, four clients at a time, while for three seconds `change` does what may be done without
+/// a failed connection.
+pub fn assert_no_connection_fails(client: &Netns, target: SocketAddr, mut change: impl FnMut()) {
+    let (stop, connected) = (AtomicBool::new(false), AtomicU32::new(0));
+    let load = || {
+        let _netns = enter(client);
+        let mut failed = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            match ask_tcp(target, PATIENCE) {
+                Ok(_) => drop(connected.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => failed.push(error),
+            }
+        }
+        failed
+    };
+    let failed: Vec<io::Error> = thread::scope(|scope| {
+        let clients = [(); 4].map(|()| scope.spawn(load));
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(3) {
+            change();
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|c| c.join().unwrap()).collect()
+    });
+    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+    assert!(connected.into_inner() > 100);
 }
 
 /// Puts the calling thread into a namespace.
