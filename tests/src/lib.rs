@@ -33,12 +33,13 @@ mod pod;
 mod run;
 mod status;
 mod traffic;
+mod underlay;
 mod wait;
 
 pub use agent::Agent;
 pub use asker::{Asked, Asker};
 pub use binaries::Binaries;
-pub use cluster::{Cluster, ClusterBuilder, OUTSIDE_V4, OUTSIDE_V6};
+pub use cluster::{Cluster, ClusterBuilder};
 pub use node::Node;
 pub use objects::{Manifests, SlicePort};
 pub use place::{Background, Place};
@@ -51,4 +52,5 @@ pub use status::{
 pub use traffic::{
     Answers, Failure, Followed, Follower, Hold, HoldReport, Load, LoadReport, Protocol, Request, Running, Seen, Server,
 };
+pub use underlay::{OUTSIDE_V4, OUTSIDE_V6};
 pub use wait::{eventually, secs, unix_us};
