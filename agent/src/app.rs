@@ -44,6 +44,7 @@ use crate::{
     },
     source,
     status::ConfigStatus,
+    trace,
 };
 
 /// Bad usage or configuration.
@@ -161,7 +162,13 @@ async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyho
     let (configuration, settings) = follow_configuration(&config, args, &parts, services.clone(), log_filter)?;
     let identity =
         Identity { node: config.node_name.clone(), components: config.components, source: source_at, started };
-    let sources = Sources { identity, overlay, services, configuration };
+    let trace = trace::Basis {
+        bpffs: config.proxy.bpffs.clone(),
+        cgroup_root: config.proxy.cgroup_root.clone(),
+        networks: config.paths.state_dir.join(cni_files::NETWORKS),
+        ip_masq: config.overlay.as_ref().is_some_and(|overlay| overlay.ip_masq),
+    };
+    let sources = Sources { identity, overlay, services, trace, configuration };
     serve_health_and_metrics(&config.servers, &parts, &sources, settings, &shutdown).await?;
     parts.events.node(Note { warning: false, reason: "Starting", action: "StartKubeProxy", note: String::new() });
     stop_on_signals(&shutdown)?;

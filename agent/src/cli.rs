@@ -49,6 +49,37 @@ pub(crate) enum Command {
     Status(QueryArgs),
     /// Show Services with their frontends, endpoints and how many connections each endpoint got.
     Services(ServicesArgs),
+    /// Tell what becomes of a connection, as the kernel has it now, and where that differs from the plan.
+    ///
+    /// FROM opens the connection, TO is asked. The answer says which Service port and frontend that is, which rule of the
+    /// traffic policy applies, who may answer and who is next, whether the socket programs or the packet path decide, what
+    /// is masqueraded, and the way there: route, device, neighbour, peer. All of it is read from the kernel: BPF maps, nftables
+    /// elements or iptables rules, routes, neighbours and forwarding entries. Nothing is sent and nothing is changed.
+    ///
+    /// What differs from the plan is listed as a finding. An answer with findings is asked for again for a third of a second, for
+    /// plan and kernel may be looked at while they change.
+    ///
+    /// Connections are traced as they are seen on this node. For a pod of another node ask there.
+    ///
+    /// Exit codes: 0 no findings; 1 findings, or nobody to be asked; 2 bad usage.
+    ///
+    /// Examples:
+    ///   weft trace default/client default/web:http
+    ///   weft trace node 10.96.0.10:53/udp
+    ///   weft trace 203.0.113.9 192.0.2.1:30080
+    ///   weft trace 10.244.1.7 10.244.2.3
+    #[command(verbatim_doc_comment)]
+    Trace(TraceArgs),
+    /// Show the other nodes: pod subnet, address, VTEP, whether their entries are in the kernel, and what is wrong if not.
+    ///
+    /// Exit codes: 0 all are up; 1 one is not, or no agent answers.
+    Peers(QueryArgs),
+    /// Show the pods of this node as weft-cni made them: addresses, interface, host ports. Needs no running agent.
+    ///
+    /// Reads the reservations below --state-dir, and the interfaces and host ports of the network namespace it runs in.
+    /// Names are known of pods whose runtime told them to the plugin, as Kubernetes does; those are shown as
+    /// NAMESPACE/NAME. Pods of other plugins have no interface of their own here.
+    Pods(PodsArgs),
     /// Look for what keeps Weft from working on this node, before it is installed or in trouble, and say what to do.
     ///
     /// Changes nothing; sends some packets to each other node. Exit code 1 when there is a problem.
@@ -217,4 +248,38 @@ pub(crate) struct ServicesArgs {
 
     #[command(flatten)]
     pub(crate) query: QueryArgs,
+}
+
+/// Flags of `weft trace`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct TraceArgs {
+    /// Who opens the connection: a pod of this node (NAMESPACE/NAME or its IP), `node` (any process in the host's network),
+    /// or the IP of somebody outside.
+    #[arg(value_name = "FROM", required_unless_present = "batch")]
+    pub(crate) from: Option<String>,
+
+    /// To whom: a Service (NAMESPACE/NAME[:PORT], by name or number, at its ClusterIP), IP:PORT, or a pod of this node.
+    /// `/udp` or `/sctp` may follow a port. Without a port of an IP or pod only the way there is traced.
+    #[arg(value_name = "TO[:PORT[/PROTOCOL]]", required_unless_present = "batch")]
+    pub(crate) to: Option<String>,
+
+    /// Trace many connections at once: a file with `FROM TO` in each line, `-` for standard input. Empty lines and lines that
+    /// begin with # are passed over.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
+    pub(crate) batch: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) query: QueryArgs,
+}
+
+/// Flags of `weft pods`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct PodsArgs {
+    /// The agent's --state-dir.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
+    pub(crate) state_dir: PathBuf,
+
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Output,
 }

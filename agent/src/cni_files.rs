@@ -14,6 +14,9 @@ use crate::cli::PathArgs;
 /// Early in the order of names: the runtime takes the first configuration it finds.
 const LIST: &str = "10-weft.conflist";
 
+/// Where the plugin keeps its reservations, below `--state-dir`.
+pub(crate) const NETWORKS: &str = "cni/networks";
+
 /// The plugin; its name is the `type` in the list.
 const PLUGIN: &str = "weft-cni";
 
@@ -72,7 +75,7 @@ fn list(paths: &PathArgs) -> String {
             "type": PLUGIN,
             "capabilities": { "portMappings": true, "bandwidth": true },
             "subnetFile": text(&paths.subnet_file),
-            "dataDir": text(&paths.state_dir.join("cni/networks")),
+            "dataDir": text(&paths.state_dir.join(NETWORKS)),
             "sharedWith": [text(&flannels_reservations(paths))],
         }],
     });

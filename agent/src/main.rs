@@ -27,6 +27,7 @@ mod server;
 mod services;
 mod source;
 mod status;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         }
         Command::Status(args) => commands::status(&args),
         Command::Services(args) => commands::services(&args),
+        Command::Trace(args) => commands::trace(&args),
+        Command::Peers(args) => commands::peers(&args),
+        Command::Pods(args) => commands::pods(&args),
         Command::Doctor(args) => commands::doctor(&args),
         Command::Cleanup(args) if args.legacy.legacy => commands::cleanup_legacy(&args),
         Command::Cleanup(args) => app::cleanup(&args.agent),

@@ -22,6 +22,7 @@ use weft_overlay::OverlayStatus;
 use crate::{
     config::Components,
     services,
+    trace::{self, TraceError, answer::{Answer, Asked}},
     status::{ConfigStatus, ServiceStatus, SourceStatus, Status},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Sources {
     pub(crate) overlay: Option<watch::Receiver<OverlayStatus>>,
     /// The Services thread, when the component runs.
     pub(crate) services: Option<services::Handle>,
+    /// What a trace has to know beside the Services.
+    pub(crate) trace: trace::Basis,
     /// The configuration files.
     pub(crate) configuration: watch::Receiver<ConfigStatus>,
 }
@@ -86,6 +89,7 @@ impl Server {
         let router = Router::new()
             .route("/status", get(status))
             .route("/services", get(list_services))
+            .route("/trace", get(trace_one).post(trace_many))
             .with_state(Arc::new(sources));
         let served = axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         let _ = fs::remove_file(&self.path);
@@ -138,5 +142,33 @@ async fn list_services(
     match services.list(query.service).await {
         Some(list) => Ok(Json(list)),
         None => Err((StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping".to_owned())),
+    }
+}
+
+/// `?from=...&to=...` asks for one connection.
+async fn trace_one(
+    State(sources): State<Arc<Sources>>,
+    Query(asked): Query<Asked>,
+) -> Result<Json<Vec<Answer>>, (StatusCode, String)> {
+    traced(&sources, vec![asked]).await
+}
+
+/// A list of questions as the body.
+async fn trace_many(
+    State(sources): State<Arc<Sources>>,
+    Json(asked): Json<Vec<Asked>>,
+) -> Result<Json<Vec<Answer>>, (StatusCode, String)> {
+    traced(&sources, asked).await
+}
+
+async fn traced(sources: &Sources, asked: Vec<Asked>) -> Result<Json<Vec<Answer>>, (StatusCode, String)> {
+    let Some(services) = &sources.services else {
+        return Err((StatusCode::NOT_FOUND, "the proxy component does not run on this node".to_owned()));
+    };
+    let overlay = sources.overlay.as_ref().map(|status| status.borrow().clone());
+    match trace::answer_all(services, &sources.trace, overlay, asked).await {
+        Ok(answers) => Ok(Json(answers)),
+        Err(error @ TraceError::Stopping) => Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }

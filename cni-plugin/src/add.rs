@@ -47,7 +47,7 @@ pub(crate) fn add(environment: &Environment, config: &Config) -> Result<AddResul
     let ipam = Ipam::of(environment, config);
     let assignment = ipam.add(id.owner, sets, &requested)?;
     let routes = routes(&assignment);
-    let wiring = Wiring { id, mtu, mac, leases: &assignment.leases, routes: &routes };
+    let wiring = Wiring { id, pod: args.pod.as_deref(), mtu, mac, leases: &assignment.leases, routes: &routes };
     connect(environment, config, &host, &sandbox, &wiring, &assignment).inspect_err(|_| {
         let mut undo = Teardown::default();
         undo.step(ipam.give_back(id.owner, &assignment.leases));

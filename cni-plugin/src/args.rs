@@ -13,12 +13,15 @@ pub(crate) struct Args {
     pub(crate) ip: Option<IpAddr>,
     /// `MAC=`.
     pub(crate) mac: Option<Mac>,
+    /// `namespace/name` of `K8S_POD_NAMESPACE=` and `K8S_POD_NAME=`, which a Kubernetes runtime passes.
+    pub(crate) pod: Option<String>,
 }
 
 impl Args {
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let mut args = Self::default();
         let (mut ignore_unknown, mut unknown) = (false, Vec::new());
+        let (mut namespace, mut name) = (None, None);
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=').filter(|(_, value)| !value.contains('=')) else {
                 return Err(invalid(format!("invalid CNI_ARGS pair {pair:?}")));
@@ -27,14 +30,28 @@ impl Args {
                 "IgnoreUnknown" => ignore_unknown = matches!(value.to_ascii_lowercase().as_str(), "1" | "true"),
                 "IP" => args.ip = Some(parse_address(value)?),
                 "MAC" => args.mac = Some(value.parse().map_err(|error| invalid(format!("CNI_ARGS MAC: {error}")))?),
-                other => unknown.push(other),
+                other => {
+                    match other {
+                        "K8S_POD_NAMESPACE" => namespace = word(value),
+                        "K8S_POD_NAME" => name = word(value),
+                        _ => {}
+                    }
+                    unknown.push(other);
+                }
             }
         }
+        args.pod = namespace.zip(name).map(|(namespace, name)| format!("{namespace}/{name}"));
         if !unknown.is_empty() && !ignore_unknown {
             return Err(invalid(format!("CNI_ARGS: unknown args {unknown:?}")));
         }
         Ok(args)
     }
+}
+
+/// A value that is one word, as names of Kubernetes are.
+fn word(value: &str) -> Option<&str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    (!value.is_empty() && value.chars().all(is_word)).then_some(value)
 }
 
 /// `a` or `a/len`: requested addresses come either way; the length that counts is the subnet's.
@@ -55,7 +72,10 @@ mod tests {
     fn section_6_known_keys_are_read_in_any_order() {
         let args = "K8S_POD_UID=1;MAC=02:00:00:00:00:01;IgnoreUnknown=1;K8S_POD_NAME=web;IP=10.244.1.9/24";
         let expected =
-            Args { ip: Some("10.244.1.9".parse().unwrap()), mac: Some("02:00:00:00:00:01".parse().unwrap()) };
+            Args { ip: Some("10.244.1.9".parse().unwrap()), mac: Some("02:00:00:00:00:01".parse().unwrap()), pod: None };
+        let pod = |text| Args::parse(text).unwrap().pod;
+        assert_eq!(pod("IgnoreUnknown=1;K8S_POD_NAME=web-1;K8S_POD_NAMESPACE=shop").as_deref(), Some("shop/web-1"));
+        assert_eq!(pod("IgnoreUnknown=1;K8S_POD_NAME=a b;K8S_POD_NAMESPACE=shop"), None);
         assert_eq!(Args::parse(args), Ok(expected));
         assert_eq!(Args::parse(""), Ok(Args::default()));
     }

@@ -26,19 +26,27 @@ pub(crate) struct AttachmentId<'a> {
 }
 
 impl<'a> AttachmentId<'a> {
-    /// The alias of the host's end; `None` if it would be longer than the kernel takes.
-    pub(crate) fn alias(&self) -> Option<String> {
-        // None of the three may contain white space (R1.6).
+    /// The alias of the host's end, with the pod's `namespace/name` if there is room; `None` if it would be longer than the
+    /// kernel takes.
+    pub(crate) fn alias(&self, pod: Option<&str>) -> Option<String> {
+        // None of them may contain white space (R1.6).
         let alias = format!("{ALIAS} {} {} {}", self.network, self.owner.container_id, self.owner.ifname);
-        (alias.len() <= ALIAS_BYTES).then_some(alias)
+        let fits = |alias: &String| alias.len() <= ALIAS_BYTES;
+        pod.map(|pod| format!("{alias} {pod}")).filter(fits).or(Some(alias).filter(fits))
     }
 
     /// The attachment an alias names; `None` for aliases of others.
     pub(crate) fn of_alias(alias: &'a str) -> Option<Self> {
+        Self::and_pod_of_alias(alias).map(|(id, _)| id)
+    }
+
+    /// The same with the pod's `namespace/name`, for people; pods made by older plugins do not have it.
+    pub(crate) fn and_pod_of_alias(alias: &'a str) -> Option<(Self, Option<&'a str>)> {
         let mut words = alias.split(' ');
         let (program, network, container_id, ifname) = (words.next()?, words.next()?, words.next()?, words.next()?);
-        let ours = program == ALIAS && words.next().is_none();
-        ours.then_some(Self { network, owner: Owner { container_id, ifname } })
+        let pod = words.next();
+        let ours = program == ALIAS && words.next().is_none() && pod.is_none_or(|pod| pod.contains('/'));
+        ours.then_some((Self { network, owner: Owner { container_id, ifname } }, pod))
     }
 
     /// Name of the host's end: looks random, and can be found again when the container's namespace is gone. Another
@@ -117,13 +125,17 @@ mod tests {
     #[test]
     fn d4_aliases_round_trip_and_foreign_ones_are_not_ours() {
         let attachment = id("weft", "0a1b", "eth0");
-        let alias = attachment.alias().unwrap();
+        let alias = attachment.alias(None).unwrap();
         assert_eq!(alias, "weft-cni weft 0a1b eth0");
         assert_eq!(AttachmentId::of_alias(&alias), Some(attachment));
         for foreign in ["", "weft-cni", "weft-cni weft 0a1b", "weft-cni weft 0a1b eth0 x", "flannel weft 0a1b eth0"] {
             assert_eq!(AttachmentId::of_alias(foreign), None, "{foreign:?}");
         }
-        assert_eq!(id("weft", &"a".repeat(240), "eth0").alias(), None);
+        assert_eq!(id("weft", &"a".repeat(240), "eth0").alias(Some("default/web")), None);
+        let named = attachment.alias(Some("default/web-1")).unwrap();
+        assert_eq!(named, "weft-cni weft 0a1b eth0 default/web-1");
+        assert_eq!(AttachmentId::and_pod_of_alias(&named), Some((attachment, Some("default/web-1"))));
+        assert_eq!(attachment.alias(Some(&format!("default/{}", "a".repeat(253)))), Some(alias), "no room for the name");
     }
 
     #[test]

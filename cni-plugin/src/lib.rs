@@ -3,7 +3,8 @@
 //! Standard output carries the result or the error of the specification and nothing else; standard error is for logs.
 //! Section numbers such as R1.4 or A1 in comments are those of the requirement list, `docs/cni-requirements.md`.
 //!
-//! A library only for the sake of the fuzz targets, which need the readers of foreign bytes ([`input`]).
+//! A library only for the sake of the fuzz targets, which need the readers of foreign bytes ([`input`]), and of the agent, which shows
+//! the [`pods`] of its node.
 
 mod add;
 mod args;
@@ -23,6 +24,7 @@ pub mod input;
 mod ipam;
 mod latency;
 mod plugin;
+mod pods;
 mod result;
 mod sandbox;
 mod status;
@@ -32,3 +34,4 @@ mod version;
 mod veth;
 
 pub use plugin::run;
+pub use pods::{Pod, PodHostPort, PodsError, pods};

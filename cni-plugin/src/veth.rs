@@ -37,6 +37,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_micros(50), Duration::from_m
 pub(crate) struct Wiring<'a> {
     /// Whose it is; its interface name is that of the container's end.
     pub(crate) id: AttachmentId<'a>,
+    /// `namespace/name` of the pod, to be told to people.
+    pub(crate) pod: Option<&'a str>,
     /// MTU of both ends in bytes.
     pub(crate) mtu: Option<u32>,
     /// MAC of the container's end.
@@ -79,7 +81,7 @@ pub(crate) fn attach(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> 
 
 fn configure(host: &Netlink, host_link: &Link, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result<Attachment, Error> {
     let container = sandbox.netlink.link_by_name(wiring.ifname())?.ok_or_else(|| vanished(wiring.ifname()))?;
-    if let Some(alias) = wiring.id.alias() {
+    if let Some(alias) = wiring.id.alias(wiring.pod) {
         host.set_alias(host_link.index, &alias)?;
     }
     if wiring.has_ipv6() {
@@ -266,7 +268,7 @@ mod tests {
     }
 
     fn texts(leases: &[Lease], routes: &[RouteConfig]) -> Vec<String> {
-        let wiring = Wiring { id: id(), mtu: None, mac: None, leases, routes };
+        let wiring = Wiring { id: id(), pod: None, mtu: None, mac: None, leases, routes };
         container_routes(&wiring, IfIndex::new(2).unwrap()).iter().map(ToString::to_string).collect()
     }
 
@@ -295,7 +297,7 @@ mod tests {
             scope: Some(0),
             ..RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway)
         };
-        let wiring = Wiring { id: id(), mtu: None, mac: None, leases: &leases, routes: &[configured] };
+        let wiring = Wiring { id: id(), pod: None, mtu: None, mac: None, leases: &leases, routes: &[configured] };
         let route = container_routes(&wiring, IfIndex::new(2).unwrap()).remove(0);
         assert_eq!((route.mtu, route.advmss, route.metric, route.table), (Some(1300), Some(1260), Some(7), 100));
     }

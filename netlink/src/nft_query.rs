@@ -137,6 +137,32 @@ impl NftQuery {
         }
     }
 
+    /// The element that `key` is found in: with this key, or in an interval set with this key in its range; `None` if there
+    /// is no such element, set or table. `key` is as for [`NftQuery::packets`].
+    ///
+    /// # Errors
+    /// As [`NftQuery::packets`], and [`Error::Unreadable`] for an element that [`NftElement`] has no words for.
+    pub fn element(&mut self, table: &str, set: &str, key: &[u8]) -> Result<Option<NftElement>> {
+        let mut request = named(table, set);
+        let wanted = NftElement { key: key.to_vec(), ..NftElement::default() };
+        push_nested(&mut request, ELEMENTS, |out| wanted.encode_identity(out));
+        let mut found = None;
+        let read = |row: &[u8]| {
+            found = row
+                .get(INET.len()..)
+                .and_then(|row| find(row, ELEMENTS))
+                .and_then(|list| NftElement::decode_list(list).next());
+        };
+        match self.socket.ask(GET_ELEMENT, &request, read).during("read an element of", set) {
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => match found {
+                Some(Some(element)) => Ok(Some(element)),
+                _ => Err(Error::unreadable("read an element of", set, "it is of a kind we do not know")),
+            },
+        }
+    }
+
     /// The chains of the `inet` table, each with how many rules it has.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,7 +16,7 @@ use nix::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{NodeStatus, Place, ServiceStatus, eventually, node::NodeSpec, secs};
+use crate::{NodeStatus, Place, ServiceStatus, Trace, eventually, node::NodeSpec, secs};
 
 /// Lines of the log shown in a failure.
 const LOG_TAIL: usize = 25;
@@ -169,6 +170,21 @@ impl Agent {
     /// The agent does not answer.
     pub fn services(&self) -> Result<Vec<ServiceStatus>> {
         self.ask("services", &[])
+    }
+
+    /// What `weft trace --batch` says to each FROM and TO; findings are part of the answer.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn trace(&self, pairs: &[(String, String)]) -> Result<Vec<Trace>> {
+        let mut command = Command::new(&self.program);
+        command.args(["trace", "--batch", "-", "-o", "json", "--run-dir"]).arg(&self.run_directory);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let questions: String = pairs.iter().map(|(from, to)| format!("{from} {to}\n")).collect();
+        child.stdin.take().context("stdin of weft trace")?.write_all(questions.as_bytes())?;
+        let output = child.wait_with_output()?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("weft trace: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// The last lines of its log.

@@ -49,6 +49,7 @@ impl ConfList {
         node: &Place,
         bin_directory: &Path,
         container_id: &str,
+        pod: &str,
         netns: &Path,
     ) -> Result<Attachment> {
         let mut attachment = Attachment {
@@ -56,6 +57,7 @@ impl ConfList {
             node: node.clone(),
             bin_directory: bin_directory.to_owned(),
             container_id: container_id.to_owned(),
+            pod: pod.to_owned(),
             netns: netns.to_owned(),
             result: Value::Null,
         };
@@ -74,6 +76,7 @@ pub(crate) struct Attachment {
     node: Place,
     bin_directory: PathBuf,
     container_id: String,
+    pod: String,
     netns: PathBuf,
     result: Value,
 }
@@ -110,7 +113,7 @@ impl Attachment {
             .env("CNI_CONTAINERID", &self.container_id)
             .env("CNI_NETNS", &self.netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default")
+            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", self.pod))
             .env("CNI_PATH", &self.bin_directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

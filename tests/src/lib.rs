@@ -47,7 +47,7 @@ pub use pod::Pod;
 pub use run::{Run, down, leftovers, remove};
 pub use status::{
     EndpointStatus, HealthCheckStatus, MapStatus, NodeStatus, OverlayStatus, ParameterStatus, PeerStatus, ProxyStatus,
-    RejectedObject, ServiceStatus, SourceStatus,
+    RejectedObject, ServiceStatus, SourceStatus, Trace, TracedEndpoint, TracedNext,
 };
 pub use traffic::{
     Answers, Failure, Followed, Follower, Hold, HoldReport, Load, LoadReport, Protocol, Request, Running, Seen, Server,

@@ -34,7 +34,7 @@ impl Pod {
         let mut pod =
             Self { place, node: node.label().to_owned(), netns_name, attachment: None, addresses: Vec::new() };
         let attachment = conf
-            .add(node, &node_directory.join("cni-bin"), &pod.netns_name, pod.place.netns())
+            .add(node, &node_directory.join("cni-bin"), &pod.netns_name, pod.place.label(), pod.place.netns())
             .with_context(|| format!("ADD of pod {}", pod.place.label()))?;
         pod.addresses = attachment.addresses()?;
         pod.attachment = Some(attachment);

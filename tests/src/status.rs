@@ -177,3 +177,41 @@ pub struct EndpointStatus {
     /// Connections it got since the service port exists.
     pub connections: u64,
 }
+
+/// Answer of `weft trace`; one that could not be traced has an error and nothing else.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Trace {
+    /// Why it could not be traced.
+    pub error: Option<String>,
+    /// `untouched`, `endpoints`, `reject` or `drop`.
+    pub verdict: String,
+    /// `sockets`, `nftables`, `iptables` or `none`.
+    pub decided_by: String,
+    /// Who may get the connection.
+    pub endpoints: Vec<TracedEndpoint>,
+    /// Who gets the next one.
+    pub next: Option<TracedNext>,
+    /// Where the kernel differs from the plan.
+    pub findings: Vec<String>,
+    /// What the kernel was asked.
+    pub steps: Vec<String>,
+}
+
+/// Who may get a connection.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TracedEndpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// What masquerades the connection.
+    pub masqueraded: Option<String>,
+}
+
+/// Who gets the next connection.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TracedNext {
+    /// Its address.
+    pub address: IpAddr,
+    /// Why.
+    pub why: String,
+}

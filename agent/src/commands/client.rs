@@ -5,8 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{self, HeaderValue},
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -44,13 +49,22 @@ pub(crate) enum ClientError {
 
 /// `GET path` at the agent's socket, decoded.
 pub(crate) fn get<T: DeserializeOwned>(run_dir: &Path, path: &str) -> Result<T, ClientError> {
+    ask(run_dir, Method::GET, path, Bytes::new())
+}
+
+/// `POST path` with a body of JSON at the agent's socket, decoded.
+pub(crate) fn post<T: DeserializeOwned>(run_dir: &Path, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
+    ask(run_dir, Method::POST, path, body.into())
+}
+
+fn ask<T: DeserializeOwned>(run_dir: &Path, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
     let socket = run_dir.join(SOCKET);
     let connect_error = |source| ClientError::Connect { path: socket.clone(), source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(connect_error)?;
     runtime.block_on(async {
         let stream = UnixStream::connect(&socket).await.map_err(connect_error)?;
         let (status, body) =
-            exchange(stream, path).await.map_err(|source| ClientError::Http { request: path.to_owned(), source })?;
+            exchange(stream, method, path, body).await.map_err(|source| ClientError::Http { request: path.to_owned(), source })?;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&body).into_owned();
             return Err(ClientError::Refused { request: path.to_owned(), status, text });
@@ -59,12 +73,19 @@ pub(crate) fn get<T: DeserializeOwned>(run_dir: &Path, path: &str) -> Result<T, 
     })
 }
 
-async fn exchange(stream: UnixStream, path: &str) -> Result<(StatusCode, Bytes), hyper::Error> {
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), hyper::Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let mut request = Request::new(Empty::<Bytes>::new());
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
     *request.uri_mut() = path.parse().expect("paths are made of checked names");
-    request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("weft"));
+    request.headers_mut().insert(header::HOST, HeaderValue::from_static("weft"));
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     Ok((status, answer.into_body().collect().await?.to_bytes()))

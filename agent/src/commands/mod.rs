@@ -3,15 +3,19 @@
 mod cleanup;
 mod client;
 mod doctor;
+mod peers;
+mod pods;
 mod print;
 pub(crate) mod print_config;
 mod programs;
 mod table;
+mod trace;
 
 use std::process::ExitCode;
 
-pub(crate) use cleanup::main as cleanup_legacy;
-pub(crate) use doctor::main as doctor;
+pub(crate) use peers::peers;
+pub(crate) use pods::pods;
+pub(crate) use trace::trace;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -39,6 +43,9 @@ pub(crate) fn services(args: &ServicesArgs) -> ExitCode {
         _ => print::services(services, out).map_err(|error| error.to_string()),
     })
 }
+
+pub(crate) use cleanup::main as cleanup_legacy;
+pub(crate) use doctor::main as doctor;
 
 /// `weft version`.
 pub(crate) fn version(args: &VersionArgs) -> ExitCode {
@@ -72,6 +79,22 @@ fn query<T: DeserializeOwned + Serialize, E: ToString>(
             Ok(text)
         }
     });
+    say(text)
+}
+
+/// Prints what was found out, or why it was not: exit code 1 then.
+pub(super) fn finish<T: Serialize>(
+    output: Output,
+    found: Result<T, String>,
+    table: impl FnOnce(&T) -> String,
+) -> ExitCode {
+    say(found.and_then(|found| match output {
+        Output::Json => serde_json::to_string_pretty(&found).map(|json| json + "\n").map_err(|error| error.to_string()),
+        Output::Table => Ok(table(&found)),
+    }))
+}
+
+fn say(text: Result<String, String>) -> ExitCode {
     match text {
         Ok(text) => write_out(&text),
         Err(problem) => {

@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use weft_proxy::{
     dataplane::MapFill,
     model::{IpFamily, ObjectKind},
-    plan::{Change, Planner},
+    plan::{Change, PacketSettings, Planner},
 };
 
 use crate::{
@@ -41,6 +41,7 @@ use crate::{
     metrics::Metrics,
     source::SourceEvent,
     status::{MapStatus, ParameterStatus, ProxyStatus, RejectedObject, ServiceStatus},
+    trace::{Mode, Rules, Snapshot},
 };
 pub(crate) use health::Health;
 use health::UntilEnd;
@@ -65,6 +66,7 @@ enum Input {
     Report(oneshot::Sender<Report>),
     Measure(oneshot::Sender<Measured>),
     List { service: Option<String>, reply: oneshot::Sender<Vec<ServiceStatus>> },
+    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 /// Speaks to the Services thread, which ends with the last handle.
@@ -109,6 +111,13 @@ impl Handle {
     pub(crate) async fn list(&self, service: Option<String>) -> Option<Vec<ServiceStatus>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Input::List { service, reply }).ok()?;
+        answer.await.ok()
+    }
+
+    /// What is planned now, for a trace; `None` when the thread has ended.
+    pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Input::Snapshot(reply)).ok()?;
         answer.await.ok()
     }
 
@@ -158,6 +167,8 @@ pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handl
         retire: Some(chosen.retire),
         udp: UdpCleanUp::new(chosen.cgroup_root),
         node: NodeSettings::new(config, chosen.packets),
+        packets: config.packets.clone(),
+        second_line: config.second_line,
         takeover: Takeover::new(config.take_over_kube_proxy),
         health_checks,
         _until_end: UntilEnd(Arc::clone(&health)),
@@ -187,6 +198,9 @@ struct Worker {
     retire: Option<Box<dyn FnOnce() + Send>>,
     udp: UdpCleanUp,
     node: NodeSettings,
+    /// Settings of the packet path, but for what depends on the Node.
+    packets: PacketSettings,
+    second_line: bool,
     takeover: Takeover,
     health_checks: Publisher,
     health: Arc<Health>,
@@ -347,8 +361,23 @@ impl Worker {
             Input::List { service, reply } => {
                 let _ = reply.send(view::services(&self.planner, &self.planes, service.as_deref()));
             }
+            Input::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
             Input::Source(_) | Input::NodeAddresses(_) | Input::NodePortAddresses(_) | Input::RulesRemoved => {}
         }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mode = match self.planes.name() {
+            "ebpf" => Mode::Ebpf,
+            "iptables" => Mode::Iptables,
+            _ => Mode::Nftables,
+        };
+        let local_traffic = self.node.local_traffic().unwrap_or_else(|| self.packets.local_traffic.clone());
+        let packets = PacketSettings { local_traffic, ..self.packets.clone() };
+        let rules = Rules { mode, second_line: self.second_line, packets };
+        Snapshot { desired: self.planner.desired().clone(), rules, error: self.planes.error() }
     }
 
     fn report(&self) -> Report {

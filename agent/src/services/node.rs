@@ -82,6 +82,12 @@ impl NodeSettings {
         impatient
     }
 
+    /// What counts as local traffic, where the Node says it.
+    pub(crate) fn local_traffic(&self) -> Option<LocalTraffic> {
+        let PodCidrs { ipv4: v4, ipv6: v6 } = self.pod_cidrs;
+        self.local_traffic_of_node.then_some(LocalTraffic::Cidrs { v4, v6 })
+    }
+
     /// Hands on what is other than before.
     pub(crate) fn follow(&mut self, planner: &mut Planner, planes: &mut Planes) {
         let serving = self.select(planner.node_ips()).into_iter().filter(|address| !address.is_loopback()).collect();

@@ -85,6 +85,15 @@ pub(super) fn remove(config: &Config, whose: &dyn Fn(&Holder) -> bool) -> Result
     Ok(removed)
 }
 
+/// All claims there are.
+pub(super) fn claims() -> Result<Vec<Claim>, Error> {
+    let mut claims = Vec::new();
+    for v4 in [true, false] {
+        claims.extend(save(v4)?.iter().filter_map(|line| claim(line)));
+    }
+    Ok(claims)
+}
+
 /// Fails unless the rules of the claims are there, and the way to them.
 pub(super) fn check(claims: &[Claim]) -> Result<(), Error> {
     let missing = |what: String| Err(Error::new(Code::NotAsMade, format!("iptables table nat lacks {what}")));

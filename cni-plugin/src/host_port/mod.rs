@@ -45,6 +45,11 @@ impl Backend {
     }
 }
 
+/// All host ports of this node.
+pub(crate) fn all_claims() -> Result<Vec<Claim>, Error> {
+    nftables::claims()?.map_or_else(iptables::claims, Ok)
+}
+
 impl Extra for HostPort {
     fn add(&self, attached: &Attached<'_>, _: &mut AddResult) -> Result<(), Error> {
         let claims = claims(attached)?;

@@ -66,6 +66,11 @@ pub(super) fn remove(whose: &dyn Fn(&Holder) -> bool) -> Result<Vec<Claim>, Erro
     Ok(removed)
 }
 
+/// All claims there are; for processes that go on, so nothing stays open. `None`: the kernel has no nftables.
+pub(super) fn claims() -> Result<Option<Vec<Claim>>, Error> {
+    open()?.map(|query| claims_of(&mut ManuallyDrop::into_inner(query))).transpose()
+}
+
 /// Fails unless the ports lead to the pod.
 pub(super) fn check(claims: &[Claim]) -> Result<(), Error> {
     let observed = observe(&mut NftQuery::open()?)?;

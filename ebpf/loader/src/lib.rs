@@ -4,6 +4,7 @@
 
 mod error;
 mod maps;
+mod pinned;
 mod pins;
 mod plane;
 mod privileges;
@@ -12,6 +13,7 @@ mod sys;
 
 pub use error::Error;
 pub use maps::{Array, HashMap, LruHash, Maps};
+pub use pinned::{PinnedMaps, netns_cookie, now};
 pub use pins::remove_pins;
 pub use plane::{SocketPlane, SocketPlaneConfig};
 pub use sizes::{Full, MapSizes};

@@ -48,7 +48,7 @@ impl Pins {
     /// Makes the directory, and mounts a BPF filesystem first if `bpffs` is `/sys/fs/bpf` and has none yet.
     pub(crate) fn open(bpffs: &Path) -> Result<Self, Error> {
         ensure_mounted(bpffs)?;
-        let directory = bpffs.join(DIRECTORY).join(format!("v{ABI_VERSION}"));
+        let directory = directory(bpffs, ABI_VERSION);
         fs::create_dir_all(&directory).map_err(|source| Error::file("make pin directory", &directory, source))?;
         Ok(Self { directory, fresh: BTreeSet::new() })
     }
@@ -61,7 +61,7 @@ impl Pins {
 
     /// Where the link of a program is pinned.
     pub(crate) fn link(&self, program: &str) -> PathBuf {
-        self.directory.join(format!("link_{program}"))
+        link(&self.directory, program)
     }
 
     /// Compares what is pinned with what is compiled in: aya reuses a pinned map without looking, and the verifier notices only some of
@@ -120,6 +120,16 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// Where the pins of an ABI version are.
+pub(crate) fn directory(bpffs: &Path, version: u32) -> PathBuf {
+    bpffs.join(DIRECTORY).join(format!("v{version}"))
+}
+
+/// Where in it the link of a program is pinned.
+pub(crate) fn link(directory: &Path, program: &str) -> PathBuf {
+    directory.join(format!("link_{program}"))
 }
 
 /// Removes every pin of every ABI version below `bpffs`, and so detaches the programs. Nothing there is no error.

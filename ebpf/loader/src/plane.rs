@@ -27,8 +27,8 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket"));
 
 /// A program and its place, `enum bpf_attach_type` of linux/bpf.h.
-struct Hook {
-    program: &'static str,
+pub(crate) struct Hook {
+    pub(crate) program: &'static str,
     attach_type: u32,
 }
 
@@ -37,7 +37,7 @@ const fn hook(program: &'static str, attach_type: u32) -> Hook {
 }
 
 /// In the order they are attached: translating back comes first, so that no client ever sees an endpoint's address.
-const HOOKS: [Hook; 8] = [
+pub(crate) const HOOKS: [Hook; 8] = [
     hook("getpeername4", 29),
     hook("getpeername6", 30),
     hook("recvmsg4", 19),

@@ -26,6 +26,7 @@ mod fill;
 mod frontend;
 mod ids;
 mod kernel;
+mod live;
 mod port;
 mod storage;
 mod table;
@@ -36,6 +37,7 @@ mod writes;
 
 use std::{path::Path, time::Instant};
 
+pub use live::live;
 pub use weft_ebpf::{MapSizes, SocketPlaneConfig};
 use weft_ebpf::{SocketPlane, remove_pins};
 

@@ -14,8 +14,10 @@ mod cluster_ips;
 mod driver;
 mod layout;
 mod listing;
+mod live;
 mod names;
 mod pace;
+mod packet;
 mod service;
 mod shadow;
 mod shared;
@@ -35,6 +37,7 @@ use std::{
 };
 
 pub use cleanup::{kube_proxy_variants, remove_kube_proxy_rules};
+pub use live::live;
 pub use variant::Variant;
 
 use self::{

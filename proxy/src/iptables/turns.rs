@@ -19,7 +19,7 @@ pub(crate) struct Turns {
 
 /// One chain that balances.
 #[derive(Debug, Default)]
-struct RoundRobin {
+pub(super) struct RoundRobin {
     name: String,
     rules: Rules,
     /// Index of the first rule with a turn.
@@ -60,7 +60,7 @@ impl Turns {
 }
 
 impl RoundRobin {
-    fn add(&mut self, rule: &str, packets: u64) {
+    pub(super) fn add(&mut self, rule: &str, packets: u64) {
         if self.first.is_none() && every(rule).is_some() {
             self.first = Some(self.rules.len());
         }
@@ -75,7 +75,7 @@ impl RoundRobin {
     }
 
     /// Number of endpoints, and whose turn it is now.
-    fn turns(&self) -> Option<(u64, u64)> {
+    pub(super) fn turns(&self) -> Option<(u64, u64)> {
         let first = self.rules.get(self.first?)?;
         let (count, packet) = every(first)?;
         // It started with the endpoint for which the first rule had `packet` connections to wait.

@@ -10,7 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
@@ -126,6 +126,16 @@ const fn client(family: IpFamily) -> &'static str {
         IpFamily::V4 => "ip saddr",
         IpFamily::V6 => "@nh,96,96",
     }
+}
+
+/// The key of the record of a client and a Service port's number.
+pub(crate) fn record_key(client: IpAddr, port: u32) -> Vec<u8> {
+    let mut key = match client {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets()[4..].to_vec(),
+    };
+    key.extend(port.to_ne_bytes());
+    key
 }
 
 /// The rules of a chain with affinity: a client's endpoint if it has one in this list, else the next, to be remembered.

@@ -13,6 +13,7 @@ mod element;
 mod elements;
 mod entries;
 mod listing;
+mod live;
 mod plan;
 mod pool;
 mod rules;
@@ -32,6 +33,7 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use entries::PacketScope;
+pub use live::live;
 
 use self::{
     driver::{Kernel, Nft, NftError},

@@ -52,6 +52,19 @@ pub(crate) fn identify(element: Element) -> NftElement {
     NftElement { key: key.0, key_end, ..NftElement::default() }
 }
 
+/// The key by which the sources admitted at a target are searched for `from`.
+pub(crate) fn allowed_key(target: Target, from: IpAddr) -> Vec<u8> {
+    Key::new().target(target).address(from).0
+}
+
+/// The number an element maps to.
+pub(crate) fn number(element: &NftElement) -> Option<u32> {
+    match &element.data {
+        Some(NftData::Value(bytes)) => Parts(bytes).number(),
+        _ => None,
+    }
+}
+
 /// Reads back an element of `collection`; `None` if it cannot be one of ours.
 pub(crate) fn decode(collection: Collection, element: &NftElement) -> Option<(Element, Value)> {
     let mut key = Parts(&element.key);

@@ -1,6 +1,10 @@
 //! What the packet path needs to know besides Services: settings of the node, the same for all of them.
 
+use std::net::IpAddr;
+
 use ipnetwork::{Ipv4Network, Ipv6Network};
+
+use crate::model::IpFamily;
 
 /// Settings of a packet data plane. Fixed while it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,4 +56,30 @@ pub enum LocalTraffic {
     Interface(String),
     /// It came in by an interface whose name starts so (InterfaceNamePrefix).
     InterfacePrefix(String),
+}
+
+impl LocalTraffic {
+    /// Whether packets of a family can be told at all (8.3).
+    pub const fn tells(&self, family: IpFamily) -> bool {
+        match (self, family) {
+            (Self::Unknown, _) => false,
+            (Self::Cidrs { v4, .. }, IpFamily::V4) => v4.is_some(),
+            (Self::Cidrs { v6, .. }, IpFamily::V6) => v6.is_some(),
+            (Self::Interface(_) | Self::InterfacePrefix(_), _) => true,
+        }
+    }
+
+    /// Whether a packet with this source, that came in by this interface, is local traffic. Those of the node's own processes
+    /// came in by none.
+    pub fn includes(&self, source: IpAddr, interface: Option<&str>) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Cidrs { v4, v6 } => match source {
+                IpAddr::V4(source) => v4.is_some_and(|cidr| cidr.contains(source)),
+                IpAddr::V6(source) => v6.is_some_and(|cidr| cidr.contains(source)),
+            },
+            Self::Interface(name) => interface == Some(name),
+            Self::InterfacePrefix(prefix) => interface.is_some_and(|name| name.starts_with(prefix.as_str())),
+        }
+    }
 }

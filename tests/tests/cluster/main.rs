@@ -18,3 +18,4 @@ mod second_line;
 mod services;
 mod single;
 mod takeover;
+mod trace;
