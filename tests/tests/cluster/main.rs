@@ -2,12 +2,14 @@
 
 mod api_trouble;
 mod config;
+mod doctor;
 mod fixture;
 mod guides;
 mod health;
 mod health_checks;
 mod kube;
 mod leases;
+mod legacy;
 mod limits;
 mod modes;
 mod network;
