@@ -18,7 +18,6 @@ use crate::{
 /// What the client outside has, and pods do not.
 const OUTSIDE: [&str; 2] = ["192.0.2.200/32", "2001:db8::200/128"];
 /// Why iptables leaves other ports of a ClusterIP alone.
-const ONE_RULE_MORE: &str = "it would take one more rule for every ClusterIP, which every new connection walks";
 const PODS: [&str; 2] = ["10.244.0.0/16", "2001:db8:42::/56"];
 
 pub(super) fn groups() -> Vec<Group> {
@@ -125,17 +124,13 @@ fn unknown() -> Vec<Group> {
         )
         .row("9.10", "another port of a ClusterIP, from a pod", Pod, ClusterIp, Refused)
         .port(82)
-        .otherwise(&[Mode::Iptables], &Untouched, ONE_RULE_MORE)
         .row("9.10", "from the node", Node, ClusterIp, Refused)
         .port(82)
-        .otherwise(&[Mode::Iptables], &Untouched, ONE_RULE_MORE)
         .row("9.10", "from outside", Outside, ClusterIp, Refused)
         .port(82)
-        .otherwise(&[Mode::Iptables], &Untouched, ONE_RULE_MORE)
         .row("9.10", "another protocol", Pod, ClusterIp, Refused)
         .second()
         .tcp()
-        .otherwise(&[Mode::Iptables], &Untouched, ONE_RULE_MORE)
         .row("2.4", "another port of an external IP", Pod, ExternalIp, Untouched)
         .port(82)
         .row("2.3", "another port of a LoadBalancer IP", Outside, LoadBalancer, Untouched)

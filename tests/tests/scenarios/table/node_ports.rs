@@ -27,11 +27,6 @@ pub(super) fn groups() -> Vec<Group> {
             .second(),
         given("nodePortAddresses unset, the loopback address", [service().on([A1]).node_port()])
             .row("6.6", "127.0.0.1 on the node", Node, NodePortLoopback, by([A1]).sees_n1())
-            .otherwise(
-                &[Mode::Nftables],
-                &Refused,
-                "127.0.0.1 would need route_localnet, which opens more than the NodePort",
-            )
             .only(Family::V4)
             .row("6.6", "::1 on the node", Node, NodePortLoopback, by([A1]).sees_n1())
             .otherwise(Mode::PACKETS, &Refused, "the kernel routes nothing from ::1 to another interface")
