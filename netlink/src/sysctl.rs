@@ -2,9 +2,17 @@
 //!
 //! `/proc/sys/net` shows the parameters of the network namespace the calling thread is in when it opens the file.
 
-use std::{fs, io::Write};
+use std::{
+    fs::{self, OpenOptions},
+    io::{ErrorKind, Write},
+    path::Path,
+};
 
 use crate::error::{During, Result};
+
+const SYSCTLS: &str = "/proc/sys";
+/// The same, mounted by a pod to write to: in a container without privileges `/proc/sys` is read-only.
+const OF_A_POD: &str = "/host/proc/sys";
 
 /// Whether [`set`] had to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +37,29 @@ pub fn get(parameter: &str) -> Result<String> {
 /// read-only `/proc/sys` does not matter when all is as it should be.
 ///
 /// # Errors
-/// As [`get`]; or it cannot be written.
+/// As [`get`]; or it cannot be written: also not below `/host/proc/sys`, where pods mount it.
 pub fn set(parameter: &str, value: &str) -> Result<Changed> {
     if get(parameter)? == value {
         return Ok(Changed::No);
     }
-    let write = || fs::OpenOptions::new().write(true).open(path(parameter))?.write_all(value.as_bytes());
-    write().during("write sysctl", format_args!("{parameter} = {value}"))?;
+    write(&[Path::new(SYSCTLS), Path::new(OF_A_POD)], parameter, value)
+        .during("write sysctl", format_args!("{parameter} = {value}"))?;
     Ok(Changed::Yes)
 }
 
+/// Writes below the first directory; below the next one if that is read-only and the next has the parameter.
+fn write(directories: &[&Path], parameter: &str, value: &str) -> std::io::Result<()> {
+    let Some((directory, others)) = directories.split_first() else { return Err(ErrorKind::NotFound.into()) };
+    let open = |directory: &Path| OpenOptions::new().write(true).open(directory.join(parameter));
+    match open(directory).and_then(|mut file| file.write_all(value.as_bytes())) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => match write(others, parameter, value) {
+            Err(other) if other.kind() == ErrorKind::NotFound => Err(error),
+            result => result,
+        },
+        result => result,
+    }
+}
+
 fn path(parameter: &str) -> String {
-    format!("/proc/sys/{parameter}")
+    format!("{SYSCTLS}/{parameter}")
 }

@@ -1,9 +1,13 @@
-//! The agent as its image runs it: in a container of the host's network, as the DaemonSet's pod.
+//! The agent as its image runs it: in a container of the host's network, with what the DaemonSet of `manifests/` allows it.
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use k8s_cri::v1::{ContainerConfig, LinuxContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceOption};
+use k8s_cri::v1::{
+    Capability, ContainerConfig, LinuxContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceOption,
+    SecurityProfile, security_profile::ProfileType,
+};
+use serde_json::Value;
 use weft_tests::{Request, eventually, secs};
 
 use crate::{
@@ -14,6 +18,8 @@ use crate::{
 
 /// Where the container has the node's cgroup: at `/sys/fs/cgroup` it has its own.
 const CGROUP: &str = "/host/cgroup";
+/// Where it has the node's `/proc/sys/net` to write to: its own is read-only.
+const SYSCTLS: &str = "/host/proc/sys/net";
 
 #[test]
 fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -> Result<()> {
@@ -68,11 +74,10 @@ fn packet_filters(fixture: &Fixture, container: &str) -> Result<()> {
 fn run_agent(fixture: &Fixture) -> Result<(Sandbox, String)> {
     let pod = fixture.cri.run_pod(&PodSpec {
         host_network: true,
-        privileged: true,
         log_directory: fixture.node().directory().display().to_string(),
         ..PodSpec::named("weft")
     })?;
-    let container = fixture.cri.run_container(&pod, agent(fixture))?;
+    let container = fixture.cri.run_container(&pod, agent(fixture)?)?;
     eventually(secs(60), || {
         let status = fixture.node().agent().status()?;
         let peers = status.overlay.as_ref().map_or(0, |overlay| overlay.peers_up());
@@ -84,37 +89,60 @@ fn run_agent(fixture: &Fixture) -> Result<(Sandbox, String)> {
 }
 
 /// The container of the DaemonSet, with a root file system that cannot be written.
-fn agent(fixture: &Fixture) -> ContainerConfig {
+fn agent(fixture: &Fixture) -> Result<ContainerConfig> {
     let node = fixture.node();
     let run = fixture.cluster.run().directory();
     let cgroup = node.cgroup();
     let arguments = node.agent().arguments_with(&[("--cgroup-root", CGROUP)]);
-    let namespaces = NamespaceOption {
-        network: NODE_NAMESPACE,
-        // To find the network namespaces of clients whose UDP sockets have to be closed.
-        pid: NODE_NAMESPACE,
-        ipc: POD_NAMESPACE,
-        ..NamespaceOption::default()
-    };
-    ContainerConfig {
+    Ok(ContainerConfig {
         args: std::iter::once("agent".to_owned()).chain(arguments).collect(),
         // The files of a node of the test, at the same place: the conflist names them to the runtime.
-        mounts: vec![mount(&run, &run.display().to_string()), mount(cgroup, CGROUP)],
+        mounts: vec![
+            mount(&run, &run.display().to_string()),
+            mount(cgroup, CGROUP),
+            mount(Path::new("/proc/sys/net"), SYSCTLS),
+        ],
         linux: Some(LinuxContainerConfig {
-            security_context: Some(LinuxContainerSecurityContext {
-                namespace_options: Some(namespaces),
-                // As kube-proxy's. NET_ADMIN, BPF and PERFMON were enough, did containers without privileges not have
-                // a read-only /proc/sys: the agent switches forwarding on.
-                privileged: true,
-                readonly_rootfs: true,
-                ..LinuxContainerSecurityContext::default()
-            }),
+            security_context: Some(security_context()?),
             ..LinuxContainerConfig::default()
         }),
         // Where a failure looks for it.
         log_path: "agent.log".to_owned(),
         ..container("agent", WEFT_IMAGE, &[])
-    }
+    })
+}
+
+/// The DaemonSet's, in the words of CRI, as kubelet says it.
+fn security_context() -> Result<LinuxContainerSecurityContext> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base/daemonset.yaml");
+    let daemon_set: Value = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
+    let context = &daemon_set["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+    ensure!(context["privileged"] == false && context["readOnlyRootFilesystem"] == true, "{context}");
+    ensure!(context["seccompProfile"]["type"] == "RuntimeDefault", "{context}");
+    ensure!(context["appArmorProfile"]["type"] == "Unconfined", "{context}");
+    let names = |field: &str| -> Vec<String> {
+        let list = context["capabilities"][field].as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let profile = |kind: ProfileType| Some(SecurityProfile { profile_type: kind.into(), ..SecurityProfile::default() });
+    Ok(LinuxContainerSecurityContext {
+        namespace_options: Some(NamespaceOption {
+            network: NODE_NAMESPACE,
+            // To find the network namespaces of clients whose UDP sockets have to be closed.
+            pid: NODE_NAMESPACE,
+            ipc: POD_NAMESPACE,
+            ..NamespaceOption::default()
+        }),
+        capabilities: Some(Capability {
+            add_capabilities: names("add"),
+            drop_capabilities: names("drop"),
+            ..Capability::default()
+        }),
+        seccomp: profile(ProfileType::RuntimeDefault),
+        apparmor: profile(ProfileType::Unconfined),
+        readonly_rootfs: true,
+        ..LinuxContainerSecurityContext::default()
+    })
 }
 
 fn mount(host: &Path, container: &str) -> Mount {
