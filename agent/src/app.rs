@@ -251,10 +251,11 @@ fn follow_configuration(
 
 /// Tells the runtime that pods can be started, once that is so.
 async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus>) {
-    if overlay.wait_for(|status| status.ready).await.is_err() {
-        return;
-    }
-    match cni_files::install(&paths) {
+    let device = match overlay.wait_for(|status| status.ready).await {
+        Ok(status) => status.ipv4.device.clone().or_else(|| status.ipv6.as_ref()?.device.clone()),
+        Err(_) => return,
+    };
+    match cni_files::install(&paths, device.as_deref()) {
         Ok(()) => info!(directory = %paths.cni_conf_dir.display(), "CNI configuration is in place"),
         Err(error) => error!(%error, "the runtime gets no CNI configuration, so no pod can start"),
     }
@@ -289,6 +290,8 @@ fn start_services(config: &Config, parts: &Observers) -> anyhow::Result<services
     )?;
     let addresses = handle.clone();
     node_addresses::follow(move |now| addresses.node_addresses(now)).context("the node's addresses")?;
+    let removals = handle.clone();
+    services::removals::follow(move || removals.rules_removed()).context("follow removed rules")?;
     Ok(handle)
 }
 
@@ -297,8 +300,6 @@ fn start_source(
     config: &Config,
     api: Option<(kube::Client, String)>,
     parts: &Observers,
-    let removals = handle.clone();
-    services::removals::follow(move || removals.rules_removed()).context("follow removed rules")?;
     services: services::Handle,
 ) -> anyhow::Result<(&'static str, String)> {
     let node = Arc::clone(&parts.node);
