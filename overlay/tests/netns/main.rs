@@ -305,6 +305,14 @@ fn unassigned_pod_addresses_are_unreachable_at_once() {
     run(&node.netns, "ip address add 10.244.1.1/24 dev cni0");
     run(&node.netns, "ip link set cni0 up");
     assert!(node.run("ip route get 10.244.1.77").contains("dev cni0"));
+    // Pods on it ask there for pods that are routed.
+    for parameter in ["conf/cni0/proxy_arp = 1", "neigh/cni0/proxy_delay = 0"] {
+        let (name, value) = parameter.split_once(" = ").unwrap();
+        until(REPAIR, || match node.run(&format!("cat /proc/sys/net/ipv4/{name}")) {
+            now if now.trim() == value => Ok(()),
+            now => Err(format!("{name} is {now}")),
+        });
+    }
 }
 
 #[test]
