@@ -6,7 +6,9 @@
 
 mod backoff;
 mod guard;
+mod metadata;
 mod watch;
 
 pub use guard::{ListGuard, Verdict};
+pub use metadata::lean_metadata;
 pub use watch::{News, Watch, WatchError};

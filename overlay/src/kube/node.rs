@@ -9,6 +9,7 @@ use serde::Deserialize;
 /// `v1` Node.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct WatchedNode {
+    #[serde(deserialize_with = "weft_kube_watch::lean_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Spec,

@@ -42,6 +42,7 @@ macro_rules! resource {
 /// `v1` Service.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct WatchedService {
+    #[serde(deserialize_with = "weft_kube_watch::lean_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Lenient<api::ServiceSpec>,
@@ -52,6 +53,7 @@ pub(super) struct WatchedService {
 /// `discovery.k8s.io/v1` EndpointSlice, whose fields are not below a `spec`.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct WatchedEndpointSlice {
+    #[serde(deserialize_with = "weft_kube_watch::lean_metadata")]
     metadata: ObjectMeta,
     #[serde(default, rename = "addressType")]
     address_type: Lenient<String>,
@@ -64,6 +66,7 @@ pub(super) struct WatchedEndpointSlice {
 /// `v1` Node.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct WatchedNode {
+    #[serde(deserialize_with = "weft_kube_watch::lean_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Lenient<api::NodeSpec>,
