@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Result, ensure};
-use weft_tests::{Cluster, Load, eventually, secs};
+use weft_tests::{Cluster, Load, Request, eventually, secs};
 
 use crate::{
     fixture::web_vip,
@@ -126,6 +126,26 @@ fn iptables_mode_keeps_away_from_a_kube_proxy_that_is_to_stay() -> Result<()> {
     })?;
     ensure!(single.rules()? == before, "{}", single.rules()?);
     answered(&single.client, web_vip())?;
+    single.shutdown()
+}
+
+/// The way back (docs/migrate.md): Weft stops, kube-proxy serves again, and only then Weft's part is taken out.
+#[test]
+fn a_node_goes_back_to_kube_proxy_without_a_gap() -> Result<()> {
+    let single = Single::start(Cluster::builder(), 2)?;
+    single.apply_web("", "")?;
+    answered(&single.client, web_vip())?;
+    let load = single.client.load(&Load::new(web_vip(), 500))?;
+    let agent = single.node().agent();
+    agent.stop()?;
+    single.leave(NFT)?;
+    let cleanup = agent.command("cleanup").args(agent.arguments_with(&[("--components", "proxy")])).output()?;
+    ensure!(cleanup.status.success(), "{}", String::from_utf8_lossy(&cleanup.stderr));
+    // A pod of the Service is reached by kube-proxy's rules alone.
+    let answers = single.client.request(&Request::tcp(web_vip()).count(50))?.all_good()?;
+    ensure!(answers.by_name.len() == 2, "{answers:?}");
+    load.finish()?.all_good()?;
+    ensure!(!single.node().run("nft", &["list", "tables"])?.contains("weft-proxy"), "Weft's table is still there");
     single.shutdown()
 }
 
