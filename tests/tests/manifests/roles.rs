@@ -53,7 +53,7 @@ fn allowed(name: &str) -> Result<BTreeSet<String>> {
 
 /// What an agent with these components asks for, until it has asked for all of `expected`.
 fn asked(components: &str, expected: &BTreeSet<String>) -> Result<()> {
-    let builder = Cluster::builder().nodes(1).api_server().without_agents();
+    let builder = Cluster::builder().nodes(1).small_api_server().without_agents();
     let builder = builder.agent_flag("--components", components).agent_flag("--subnet-manager", "kube");
     let mut cluster = builder.build()?;
     cluster.manifests().apply("objects.yaml", OBJECTS)?;

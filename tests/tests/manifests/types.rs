@@ -139,6 +139,27 @@ fn the_patch_of_the_old_daemon_sets_fits_them() -> Result<()> {
     Ok(())
 }
 
+/// What removes the agent's work has to reach all that the agent reaches, by the same names.
+#[test]
+fn the_pod_that_cleans_up_is_the_agents_with_another_verb() -> Result<()> {
+    let path = directory().join("overlays/migrate-from-flannel/cleanup-pod.yaml");
+    let pod: Value = serde_saphyr::from_str(&fs::read_to_string(path)?)?;
+    strictly::<k8s_openapi::api::core::v1::Pod>(&pod)?;
+    let all = overlay("migrate-from-flannel")?;
+    let agent = &only(&all, "DaemonSet")?["spec"]["template"]["spec"];
+    for field in ["serviceAccountName", "hostNetwork", "hostPID", "tolerations", "volumes"] {
+        assert_eq!(pod["spec"][field], agent[field], "{field}");
+    }
+    let (cleanup, agent) = (&pod["spec"]["containers"][0], &agent["containers"][0]);
+    for field in ["image", "env", "securityContext", "volumeMounts"] {
+        assert_eq!(cleanup[field], agent[field], "{field}");
+    }
+    let mut arguments = agent["args"].as_array().context("args")?.clone();
+    arguments[0] = "cleanup".into();
+    assert_eq!(cleanup["args"], Value::Array(arguments));
+    Ok(())
+}
+
 #[test]
 fn every_overlay_is_tested() -> Result<()> {
     let mut found = Vec::new();
