@@ -32,6 +32,9 @@ use crate::status::HealthCheckStatus;
 /// How long a port that is in use is left alone.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Until the tasks of closed listeners have closed their sockets, which they do when they run next.
+const CLOSING: Duration = Duration::from_millis(10);
+
 /// What to answer, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Served {
@@ -110,7 +113,10 @@ impl Listeners {
     async fn run(mut self, mut changes: watch::Receiver<Arc<Served>>, report: watch::Sender<Vec<HealthCheckStatus>>) {
         loop {
             let served = Arc::clone(&changes.borrow_and_update());
-            self.follow(&served);
+            if self.close(&served) {
+                time::sleep(CLOSING).await;
+            }
+            self.open_wanted(&served);
             report.send_replace(self.status(&served));
             let failed = self.open.values().any(Result::is_err);
             tokio::select! {
@@ -122,11 +128,16 @@ impl Listeners {
         }
     }
 
-    /// Closes what is not wanted any more before it opens anything: a port may go from one Service to another.
-    fn follow(&mut self, served: &Served) {
-        let wanted = places(served);
+    /// Closes what is not wanted any more, before anything is opened: a port may go from one Service to another. True if there
+    /// was any.
+    fn close(&mut self, served: &Served) -> bool {
+        let (wanted, before) = (places(served), self.open.len());
         self.open.retain(|place, _| wanted.contains(place));
-        for place in wanted {
+        self.open.len() < before
+    }
+
+    fn open_wanted(&mut self, served: &Served) {
+        for place in places(served) {
             let before = match self.open.entry(place.clone()) {
                 Entry::Occupied(entry) if entry.get().is_ok() => continue,
                 Entry::Occupied(entry) => entry.remove().err(),

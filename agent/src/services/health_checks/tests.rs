@@ -96,3 +96,19 @@ async fn rule_11_3_a_port_in_use_is_told_once_and_the_others_are_served() {
     until(&mut publisher, |status| status.len() == 1 && status[0].error.is_none()).await;
     assert_eq!(told.lock().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_port_goes_from_one_service_to_another_without_a_failure() {
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&failures);
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let note = Box::new(move |failure: &ListenFailure| told.lock().unwrap().push(failure.clone()));
+    let mut publisher = start("n1".to_owned(), health, note);
+    let port = free_port();
+    for service in ["svc1", "svc2", "svc1"] {
+        publisher.publish(served(service, port, &[(IpFamily::V4, 1), (IpFamily::V6, 1)]));
+        let is = |status: &HealthCheckStatus| status.service.ends_with(service) && status.listening.len() == 2;
+        until(&mut publisher, |status| status.first().is_some_and(is)).await;
+    }
+    assert_eq!(*failures.lock().unwrap(), []);
+}
