@@ -119,10 +119,10 @@ impl DataPlane for Nftables {
         if *changed == Changed::Everything && self.settings.localhost_node_ports {
             self.nft.route_localnet().map_err(error("serve NodePorts at 127.0.0.1 with"))?;
         }
+        self.shadow = Some(shadow);
         Ok(())
     }
 
-        self.shadow = Some(shadow);
     fn catch_up(&mut self, desired: &Desired) -> Result<bool, DataPlaneError> {
         let behind = self.shadow.as_ref().map(|shadow| shadow.behind(CATCH_UP_AT_ONCE)).unwrap_or_default();
         if behind.is_empty() {
