@@ -19,6 +19,8 @@ pub(crate) struct ConfList {
     name: Value,
     version: Value,
     plugins: Vec<Map<String, Value>>,
+    /// What the pod wishes by capabilities of plugins; null if nothing.
+    runtime_config: Value,
 }
 
 impl ConfList {
@@ -40,7 +42,13 @@ impl ConfList {
             name: list["name"].clone(),
             version: list["cniVersion"].clone(),
             plugins: plugins.into_iter().filter_map(|plugin| plugin.as_object().cloned()).collect(),
+            runtime_config: Value::Null,
         })
+    }
+
+    /// The same for a pod with such wishes.
+    pub(crate) fn with_runtime_config(self, runtime_config: Value) -> Self {
+        Self { runtime_config, ..self }
     }
 
     /// Calls ADD of every plugin in the network namespace of `node`.
@@ -137,6 +145,9 @@ impl Attachment {
         let mut conf = plugin.clone();
         conf.insert("name".into(), self.conf.name.clone());
         conf.insert("cniVersion".into(), self.conf.version.clone());
+        if !self.conf.runtime_config.is_null() {
+            conf.insert("runtimeConfig".into(), self.conf.runtime_config.clone());
+        }
         if !self.result.is_null() {
             conf.insert("prevResult".into(), self.result.clone());
         }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
+use serde_json::Value;
 
 use crate::{Agent, Binaries, Place, Pod, Run, run::create_netns};
 
@@ -111,12 +112,20 @@ impl Node {
     /// # Errors
     /// The plugin fails; with its error.
     pub fn pod(&self, name: &str) -> Result<Pod> {
+        self.pod_with(name, Value::Null)
+    }
+
+    /// The same for a pod with wishes by capabilities of plugins (`runtimeConfig`), such as host ports.
+    ///
+    /// # Errors
+    /// The plugin fails; with its error.
+    pub fn pod_with(&self, name: &str, runtime_config: Value) -> Result<Pod> {
         let netns_name = format!("{}-{name}", self.netns_prefix);
         let netns = create_netns(&netns_name)?;
         let cgroup = self.cgroup.join(name);
         fs::create_dir_all(&cgroup).with_context(|| format!("create {}", cgroup.display()))?;
         let place = Place::new(name.to_owned(), netns, cgroup, self.testkit.clone());
-        Pod::add(place, &self.place, &self.directory, netns_name)
+        Pod::add(place, &self.place, &self.directory, netns_name, runtime_config)
     }
 
     /// A pod that no plugin made: a namespace behind a veth, with a routed /32. For paths on which the makers must not differ.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::{
     Place, Server,
@@ -29,8 +30,14 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn add(place: Place, node: &Place, node_directory: &Path, netns_name: String) -> Result<Self> {
-        let conf = ConfList::read(&node_directory.join("cni-conf"))?;
+    pub(crate) fn add(
+        place: Place,
+        node: &Place,
+        node_directory: &Path,
+        netns_name: String,
+        runtime_config: Value,
+    ) -> Result<Self> {
+        let conf = ConfList::read(&node_directory.join("cni-conf"))?.with_runtime_config(runtime_config);
         let mut pod =
             Self { place, node: node.label().to_owned(), netns_name, attachment: None, addresses: Vec::new() };
         let attachment = conf
