@@ -98,7 +98,9 @@ pub fn pods(networks: &Path) -> Result<Vec<Pod>, PodsError> {
         pod.addresses.sort_unstable();
         pod.host_ports.extend(pod.addresses.iter().filter_map(|address| ports.get(address)).flatten().cloned());
     }
-    pods.sort_by(|a, b| (a.name.is_none(), &a.name, &a.container_id).cmp(&(b.name.is_none(), &b.name, &b.container_id)));
+    pods.sort_by(|a, b| {
+        (a.name.is_none(), &a.name, &a.container_id).cmp(&(b.name.is_none(), &b.name, &b.container_id))
+    });
     Ok(pods)
 }
 

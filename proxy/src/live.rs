@@ -76,13 +76,7 @@ pub struct Live {
 impl Live {
     /// Nothing looked at yet.
     pub(crate) fn new() -> Self {
-        Self {
-            verdict: Verdict::Untouched,
-            next: None,
-            masquerade: false,
-            steps: Vec::new(),
-            problems: Vec::new(),
-        }
+        Self { verdict: Verdict::Untouched, next: None, masquerade: false, steps: Vec::new(), problems: Vec::new() }
     }
 
     pub(crate) fn step(&mut self, text: impl Into<String>) {

@@ -13,12 +13,21 @@ use super::decide::{Decision, Fate};
 pub(super) fn findings(decision: &Decision<'_>, live: &Live, is_packet: bool) -> Vec<String> {
     let mut findings = live.problems.clone();
     let planned = planned(&decision.fate);
+    if decision.at_socket && is_packet && matches!(planned, Verdict::Endpoints(_) | Verdict::Reject) {
+        findings.push(
+            "the kernel says nothing at the socket, where the plan has it decided: packets are served instead".into(),
+        );
+    }
     if planned != live.verdict {
         findings.push(match (&planned, &live.verdict) {
             (Verdict::Endpoints(planned), Verdict::Endpoints(found)) => endpoints(planned, found),
             _ => format!("the plan says {}, the kernel says {}", words(&planned), words(&live.verdict)),
         });
-    } else if is_packet && matches!(planned, Verdict::Endpoints(_)) && decision.masquerade != live.masquerade {
+    } else if is_packet
+        && !decision.at_socket
+        && matches!(planned, Verdict::Endpoints(_))
+        && decision.masquerade != live.masquerade
+    {
         let word = |masquerade| if masquerade { "masqueraded" } else { "not masqueraded" };
         findings.push(format!(
             "the plan says that it is {}, the kernel says {}",

@@ -69,6 +69,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) fate: Fate,
     /// Whether Services make it leave with an address of this node.
     pub(crate) masquerade: bool,
+    /// Whether that is for the socket programs to do.
+    pub(crate) at_socket: bool,
 }
 
 /// The plan, to be asked for many frontends.
@@ -119,10 +121,13 @@ impl<'a> Index<'a> {
         if let Some(plan) = node_port.filter(|_| self.accepts_node_ports(probe, rules)) {
             return served(plan, Frontend::NodePort(at.port()), probe, rules);
         }
-        let none = |rule: String, fate| Decision { frontend: None, rule, fate, masquerade: false };
+        let none = |rule: String, fate| Decision { frontend: None, rule, fate, masquerade: false, at_socket: false };
         let may_be_of_node = probe.to_node && probe.client.interface.is_some();
-        if rules.mode != Mode::Iptables && self.cluster_ips.contains(&at.ip()) && !may_be_of_node {
-            return none("the address is a ClusterIP, and the Service has no such port: refused".to_owned(), Fate::Reject);
+        if self.cluster_ips.contains(&at.ip()) && !may_be_of_node {
+            return none(
+                "the address is a ClusterIP, and the Service has no such port: refused".to_owned(),
+                Fate::Reject,
+            );
         }
         none("no Service has this address and port".to_owned(), Fate::Untouched)
     }
@@ -136,13 +141,16 @@ impl<'a> Index<'a> {
         let from_node = probe.client.interface.is_none() && rules.packets.localhost_node_ports;
         from_node
             && match rules.mode {
-                Mode::Ebpf => probe.protocol != Protocol::Sctp && [[127, 0, 0, 1].into(), IpAddr::V6(1.into())].contains(&at),
+                Mode::Ebpf => {
+                    probe.protocol != Protocol::Sctp && [[127, 0, 0, 1].into(), IpAddr::V6(1.into())].contains(&at)
+                }
                 Mode::Nftables | Mode::Iptables => at.is_ipv4(),
             }
     }
 }
 
 fn served<'a>(plan: &'a ServicePortPlan, frontend: Frontend, probe: &Probe, rules: &Rules) -> Decision<'a> {
+    let at_socket = at_socket(plan, frontend, probe, rules);
     let decision = |rule: String, outcome: &Outcome, masquerade: bool| {
         let fate = match outcome {
             Outcome::Endpoints(endpoints) => Fate::Endpoints(endpoints.to_vec()),
@@ -150,26 +158,46 @@ fn served<'a>(plan: &'a ServicePortPlan, frontend: Frontend, probe: &Probe, rule
             Outcome::Drop => Fate::Drop,
         };
         let masquerade = masquerade && matches!(fate, Fate::Endpoints(_));
-        Decision { frontend: Some((plan, frontend)), rule: format!("{rule}: {}", words(outcome)), fate, masquerade }
+        Decision {
+            frontend: Some((plan, frontend)),
+            rule: format!("{rule}: {}", words(outcome)),
+            fate,
+            masquerade,
+            at_socket,
+        }
     };
     let is_cluster_ip = matches!(frontend, Frontend::ClusterIp(_));
-    if at_socket(plan, frontend, probe, rules) {
+    if at_socket {
         return match is_cluster_ip {
             true => decision("internal traffic policy".to_owned(), &plan.internal, false),
-            false => decision("external address asked from this node, where policy Local binds nobody".to_owned(), &plan.external_from_node, false),
+            false => decision(
+                "external address asked from this node, where policy Local binds nobody".to_owned(),
+                &plan.external_from_node,
+                false,
+            ),
         };
     }
     // Refusals are only at the addresses of the interfaces (6.7); at localhost nobody answers anyway.
     if probe.destination.ip().is_loopback() && !matches!(plan.external_from_node, Outcome::Endpoints(_)) {
         let rule = "a NodePort without endpoints, which is not refused at localhost".to_owned();
-        return Decision { frontend: Some((plan, frontend)), rule, fate: Fate::Untouched, masquerade: false };
+        return Decision {
+            frontend: Some((plan, frontend)),
+            rule,
+            fate: Fate::Untouched,
+            masquerade: false,
+            at_socket: false,
+        };
     }
     let client = &probe.client;
     let is_local = rules.packets.local_traffic.includes(client.address, client.interface.as_deref());
     if is_cluster_ip {
         let behind = rules.mode == Mode::Ebpf && !rules.second_line;
         if behind && plan.key.port.protocol != Protocol::Sctp && plan.internal != Outcome::Drop {
-            return decision("packets are not served ClusterIPs (--ebpf-second-line=false)".to_owned(), &Outcome::Reject, false);
+            return decision(
+                "packets are not served ClusterIPs (--ebpf-second-line=false)".to_owned(),
+                &Outcome::Reject,
+                false,
+            );
         }
         let tells = rules.packets.local_traffic.tells(probe.family());
         let masquerade = rules.packets.masquerade_all || tells && !is_local;
@@ -183,10 +211,18 @@ fn served<'a>(plan: &'a ServicePortPlan, frontend: Frontend, probe: &Probe, rule
         return decision("external traffic policy Cluster".to_owned(), &plan.external, true);
     }
     if is_local {
-        return decision("external traffic policy Local, which does not bind local traffic".to_owned(), &plan.external_from_node, false);
+        return decision(
+            "external traffic policy Local, which does not bind local traffic".to_owned(),
+            &plan.external_from_node,
+            false,
+        );
     }
     if client.of_node {
-        return decision("external traffic policy Local, which does not bind the node itself".to_owned(), &plan.external_from_node, true);
+        return decision(
+            "external traffic policy Local, which does not bind the node itself".to_owned(),
+            &plan.external_from_node,
+            true,
+        );
     }
     decision("external traffic policy Local".to_owned(), &plan.external, false)
 }

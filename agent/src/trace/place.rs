@@ -67,7 +67,8 @@ impl Places {
             From::Address(address) => (Some(IpFamily::of(*address)), None),
             From::Pod(name) => (None, Some(self.named(name)?)),
         };
-        let of_pod = |v4: bool| from_pod.is_none_or(|pod: &Pod| pod.addresses.iter().any(|address| address.is_ipv4() == v4));
+        let of_pod =
+            |v4: bool| from_pod.is_none_or(|pod: &Pod| pod.addresses.iter().any(|address| address.is_ipv4() == v4));
         let mut party = Party { asked: asked.to.clone(), kind: "address".to_owned(), ..Party::default() };
         let (address, port, protocol) = match &to {
             To::Address { address, port, protocol } => (*address, *port, *protocol),
@@ -106,7 +107,8 @@ impl Places {
             None => {
                 let way = ways.to(address, false).map_err(kernel)?;
                 let source = source.or(way.source).unwrap_or(address);
-                let client = Client { address: source, interface: None, at_socket: true, of_node: true, netns_cookie: None };
+                let client =
+                    Client { address: source, interface: None, at_socket: true, of_node: true, netns_cookie: None };
                 let party = Party { kind: "node".to_owned(), address: Some(source), ..Party::default() };
                 (client, party)
             }
@@ -124,7 +126,13 @@ impl Places {
         let interface = Some(interface.unwrap_or_else(|| "?".to_owned()));
         // By its reservation, or because it is behind an interface as pods are.
         let is_pod = pod.is_some() || way.way.kind == "pod";
-        let client = Client { address: source, interface: interface.clone(), at_socket: is_pod, of_node: false, netns_cookie: None };
+        let client = Client {
+            address: source,
+            interface: interface.clone(),
+            at_socket: is_pod,
+            of_node: false,
+            netns_cookie: None,
+        };
         let kind = if is_pod { "pod" } else { "outside" };
         let name = pod.and_then(|pod| pod.name);
         Ok((client, Party { kind: kind.to_owned(), name, address: Some(source), interface, ..Party::default() }))
@@ -144,10 +152,13 @@ impl Places {
         usable: impl Fn(IpFamily) -> bool,
     ) -> Result<(IpAddr, Option<u16>, Protocol), TraceError> {
         let Some(pod) = self.pods.iter().find(|pod| pod.name.as_deref() == Some(name)) else {
-            return Err(TraceError::Unknown(format!("{name} is neither a Service that is served here nor a pod of this node")));
+            return Err(TraceError::Unknown(format!(
+                "{name} is neither a Service that is served here nor a pod of this node"
+            )));
         };
         let address = pod.addresses.iter().find(|address| usable(IpFamily::of(**address)));
-        let address = *address.ok_or_else(|| TraceError::Unknown(format!("pod {name} has no address of this family")))?;
+        let address =
+            *address.ok_or_else(|| TraceError::Unknown(format!("pod {name} has no address of this family")))?;
         let port = port.map(|port| {
             port.parse().map_err(|_| TraceError::Unknown(format!("port {port:?} of pod {name} is not a number")))
         });

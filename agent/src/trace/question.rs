@@ -57,7 +57,8 @@ impl FromStr for To {
     type Err = QuestionError;
 
     fn from_str(text: &str) -> Result<Self, QuestionError> {
-        const ALLOWED: &str = "TO is NAMESPACE/NAME[:PORT[/PROTOCOL]] or IP[:PORT[/PROTOCOL]], IPv6 with a port in brackets";
+        const ALLOWED: &str =
+            "TO is NAMESPACE/NAME[:PORT[/PROTOCOL]] or IP[:PORT[/PROTOCOL]], IPv6 with a port in brackets";
         if let Ok(address) = text.parse() {
             return Ok(Self::Address { address, port: None, protocol: Protocol::Tcp });
         }

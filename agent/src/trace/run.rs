@@ -113,8 +113,9 @@ fn observe(
             probes.iter().cloned().enumerate().filter(|(_, probe)| probe.client.at_socket).unzip();
         at_socket = places.into_iter().zip(ebpf::live(&basis.bpffs, &cgroup, &of_sockets)?).collect();
     }
-    let ends_at_socket =
-        |place: &usize| at_socket.get(place).is_some_and(|live| matches!(live.verdict, Verdict::Endpoints(_) | Verdict::Reject));
+    let ends_at_socket = |place: &usize| {
+        at_socket.get(place).is_some_and(|live| matches!(live.verdict, Verdict::Endpoints(_) | Verdict::Reject))
+    };
     let (places, packets): (Vec<usize>, Vec<Probe>) =
         probes.iter().cloned().enumerate().filter(|(place, _)| !ends_at_socket(place)).unzip();
     let lives = match snapshot.rules.mode {
@@ -200,7 +201,9 @@ fn assemble(
     for (address, port) in to {
         let is_pod = local.contains(&address) || places.pod_at(address).is_some();
         let found = ways.to(address, is_pod).map_err(kernel)?;
-        trace.findings.extend(found.findings.iter().filter(|finding| !trace.findings.contains(finding)).cloned().collect::<Vec<_>>());
+        trace.findings.extend(
+            found.findings.iter().filter(|finding| !trace.findings.contains(finding)).cloned().collect::<Vec<_>>(),
+        );
         if found.way.kind == "none" && found.findings.is_empty() {
             trace.notes.push(format!("this node has no route to {address}"));
         }

@@ -40,7 +40,11 @@ impl Networks {
         let Some(overlay) = overlay else { return Self::default() };
         let family = |status: &FamilyStatus| {
             let parse = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
-            Some(Family { network: parse(&status.network)?, subnet: parse(&status.subnet), device: status.device.clone() })
+            Some(Family {
+                network: parse(&status.network)?,
+                subnet: parse(&status.subnet),
+                device: status.device.clone(),
+            })
         };
         let families = [Some(&overlay.ipv4), overlay.ipv6.as_ref()].into_iter().flatten().filter_map(family).collect();
         let mut peers = Vec::new();

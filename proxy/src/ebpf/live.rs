@@ -164,7 +164,8 @@ impl Reader<'_> {
             self.live.step("AFFINITY: no record of this client");
             return Ok(None);
         };
-        let (endpoint, timeout) = (SocketAddr::from(record.endpoint), Duration::from_secs(service.affinity_seconds.into()));
+        let (endpoint, timeout) =
+            (SocketAddr::from(record.endpoint), Duration::from_secs(service.affinity_seconds.into()));
         let age = now.map(|now| now.saturating_sub(Duration::from_nanos(record.last_used_ns)));
         let left = age.map(|age| timeout.checked_sub(age));
         self.live.step(format!("AFFINITY: this client had {endpoint}"));

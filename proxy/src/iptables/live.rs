@@ -131,7 +131,8 @@ impl<'a> Reader<'a> {
     /// A built-in chain, of which only the jumps to ours are followed.
     fn enter(&mut self, table: Table, chain: &str, ours: &[&str]) {
         let rules = self.chain(table, chain).unwrap_or_default();
-        let jumps: Vec<String> = rules.iter().filter_map(|(rule, _)| Rule::parse(rule)?.target.map(str::to_owned)).collect();
+        let jumps: Vec<String> =
+            rules.iter().filter_map(|(rule, _)| Rule::parse(rule)?.target.map(str::to_owned)).collect();
         if !jumps.iter().any(|target| target == SERVICES || target == EXTERNAL_SERVICES || target == NODE_PORTS) {
             self.live.problem(format!("chain {chain} of table {table} has no jump to our chains"));
         }
@@ -242,9 +243,7 @@ fn is_listed(chain: &str, probe: &Probe) -> bool {
     let client = match probe.client.address {
         std::net::IpAddr::V4(address) => address.to_string(),
         // All eight groups in full, as the kernel's %pI6.
-        std::net::IpAddr::V6(address) => {
-            address.segments().map(|segment| format!("{segment:04x}")).join(":")
-        }
+        std::net::IpAddr::V6(address) => address.segments().map(|segment| format!("{segment:04x}")).join(":"),
     };
     list.lines().any(|line| line.split(' ').next() == Some(&format!("src={client}")))
 }

@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn our_rules_match_what_the_kernel_would_match() {
         let table = [
-            ("-d 10.96.0.10/32 -p tcp -m comment --comment \"default/web -j DROP\" -m tcp --dport 80 -j KUBE-SVC-A", true),
+            (
+                "-d 10.96.0.10/32 -p tcp -m comment --comment \"default/web -j DROP\" -m tcp --dport 80 -j KUBE-SVC-A",
+                true,
+            ),
             ("-d 10.96.0.10/32 -p udp -m udp --dport 80 -j KUBE-SVC-A", false),
             ("! -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ", false),
             ("! -s 10.245.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ", true),
@@ -180,7 +183,10 @@ mod tests {
             let rule = Rule::parse(text).expect(text);
             assert_eq!(rule.matches(&Packet::of(&probe())), matches, "{text}");
         }
-        let rule = Rule::parse("-m recent --rcheck --seconds 9 --reap --name KUBE-SEP-A --mask 255.255.255.255 --rsource -j KUBE-SEP-A").unwrap();
+        let rule = Rule::parse(
+            "-m recent --rcheck --seconds 9 --reap --name KUBE-SEP-A --mask 255.255.255.255 --rsource -j KUBE-SEP-A",
+        )
+        .unwrap();
         assert!(rule.is_recent && rule.target == Some("KUBE-SEP-A"));
     }
 

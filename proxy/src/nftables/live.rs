@@ -269,7 +269,8 @@ impl Reader<'_> {
     fn value(&mut self, element: Element) -> Result<Option<Value>, NftError> {
         let value = self.read_value(element)?;
         if let Some(value) = value {
-            self.live.step(format!("{} {element}: {value}", element.collection()).trim_end_matches([':', ' ']).to_owned());
+            self.live
+                .step(format!("{} {element}: {value}", element.collection()).trim_end_matches([':', ' ']).to_owned());
         }
         Ok(value)
     }

@@ -125,6 +125,8 @@ spec:
         )?;
     }
     for node in serving.cluster.nodes() {
+        // Refusals are ICMP messages, of which the kernel sends each client one a second only (icmp(7)).
+        node.run("sysctl", &["-qw", "net.ipv4.icmp_ratemask=0"])?;
         eventually(secs(20), || {
             let (services, status) = (node.agent().services()?, node.agent().status()?);
             ensure!(services.len() == 6 && status.ready, "{} of 6 ports, ready {}", services.len(), status.ready);
@@ -300,9 +302,11 @@ fn source(pair: &Pair, client: &Client, answers: &Answers, names: &BTreeMap<Stri
 #[test]
 fn who_is_next_is_told_and_true() -> Result<()> {
     let single = Single::start(Cluster::builder(), 3)?;
-    single.apply_web("sessionAffinity: None", "")?;
+    single.apply_web("", "")?;
     next_is_true(&single, "turn", 20)?;
-    single.apply_web("sessionAffinity: ClientIP", "")?;
+    // The client's network namespace is found by its processes.
+    let _process = single.client.asker()?;
+    single.apply_web("  sessionAffinity: ClientIP\n", "")?;
     eventually(secs(10), || {
         let trace = ask(&single, "default/client", "default/web:http")?;
         ensure!(trace.error.is_none() && trace.findings.is_empty(), "{trace:?}");
@@ -354,7 +358,7 @@ fn finds(single: &Single, from: &str, to: &str, damage: impl FnOnce() -> Result<
 #[test]
 fn a_lost_route_and_lost_elements_of_bpf_maps_are_found() -> Result<()> {
     let single = Single::start(Cluster::builder(), 2)?;
-    single.apply_web("type: NodePort", "nodePort: 30080")?;
+    single.apply_web("  type: NodePort\n", ", nodePort: 30080")?;
     let (client, service) = ("default/client", "default/web:http");
     let pod = single.web[0].socket_v4(0)?.ip().to_string();
     let route = || single.node().run("ip", &["route", "delete", &pod]).map(drop);
@@ -386,7 +390,7 @@ fn ask_device(single: &Single, pod: &str) -> Result<String> {
 #[test]
 fn lost_nftables_elements_are_found() -> Result<()> {
     let single = Single::start(Cluster::builder().agent_flag("--proxy-mode", "nftables"), 2)?;
-    single.apply_web("type: NodePort", "nodePort: 30080")?;
+    single.apply_web("  type: NodePort\n", ", nodePort: 30080")?;
     let element = |map: &str, key: &str| {
         single.node().run("nft", &["delete", "element", "inet", "weft-proxy", map, &format!("{{ {key} }}")]).map(drop)
     };

@@ -3,7 +3,7 @@ use weft_proxy::live::Live;
 use super::*;
 
 fn decision(fate: Fate, masquerade: bool) -> Decision<'static> {
-    Decision { frontend: None, rule: String::new(), fate, masquerade }
+    Decision { frontend: None, rule: String::new(), fate, masquerade, at_socket: false }
 }
 
 fn endpoints(addresses: &[&str]) -> Fate {
@@ -55,4 +55,12 @@ fn masquerading_counts_where_packets_decide() {
     assert_eq!(findings(&planned, &found, false), [""; 0]);
     let damaged = Live { problems: vec!["chain x is not there".to_owned()], ..found };
     assert_eq!(findings(&planned, &damaged, false), ["chain x is not there"], "whatever the plan is");
+}
+
+#[test]
+fn a_socket_that_knows_nothing_is_found_though_packets_are_served() {
+    let planned = Decision { at_socket: true, ..decision(endpoints(&["10.0.0.1"]), false) };
+    let found = live(at(&["10.0.0.1"]), true);
+    assert_eq!(findings(&planned, &found, true).len(), 1);
+    assert_eq!(findings(&planned, &found, false), [""; 0]);
 }

@@ -13,13 +13,15 @@ const NODE: &str = "192.0.2.1";
 const OUTSIDE: &str = "203.0.113.9";
 
 fn endpoints(list: &[(&str, bool)]) -> Outcome {
-    let endpoint = |(address, local): &(&str, bool)| Endpoint { address: address.parse().unwrap(), port: 8080, local: *local };
+    let endpoint =
+        |(address, local): &(&str, bool)| Endpoint { address: address.parse().unwrap(), port: 8080, local: *local };
     Outcome::Endpoints(list.iter().map(endpoint).collect())
 }
 
 /// `web`: policy Local outside, with a NodePort, an external IP, and a load balancer for some sources only.
 fn web() -> ServicePortPlan {
-    let port = ServicePortName { service: ServiceName::new("default", "web"), port: "http".into(), protocol: Protocol::Tcp };
+    let port =
+        ServicePortName { service: ServiceName::new("default", "web"), port: "http".into(), protocol: Protocol::Tcp };
     let all = endpoints(&[("10.244.1.2", true), ("10.244.2.2", false)]);
     ServicePortPlan {
         key: PlanKey { port, family: IpFamily::V4 },
@@ -40,10 +42,7 @@ fn web() -> ServicePortPlan {
 }
 
 fn desired(plan: ServicePortPlan) -> Desired {
-    Desired {
-        ports: [(plan.key.clone(), Arc::new(plan))].into(),
-        node_port_addresses: [NODE.parse().unwrap()].into(),
-    }
+    Desired { ports: [(plan.key.clone(), Arc::new(plan))].into(), node_port_addresses: [NODE.parse().unwrap()].into() }
 }
 
 fn rules(mode: Mode) -> Rules {
@@ -103,10 +102,10 @@ fn every_client_and_frontend_in_every_mode() {
         (Ebpf, POD, "198.51.100.2:80", "drop"),
         (Nftables, OUTSIDE, "198.51.100.2:80", "1"),
         (Nftables, POD, "198.51.100.2:80", "drop"),
-        // Other ports of a ClusterIP (9.10), which iptables does not refuse.
+        // Other ports of a ClusterIP (9.10).
         (Nftables, POD, "10.96.0.10:81", "reject"),
         (Ebpf, POD, "10.96.0.10:81", "reject"),
-        (Iptables, POD, "10.96.0.10:81", "untouched"),
+        (Iptables, POD, "10.96.0.10:81", "reject"),
         // Nobody's.
         (Nftables, POD, "192.0.2.1:30081", "untouched"),
         (Nftables, POD, "192.0.2.2:30080", "untouched"),
