@@ -70,11 +70,11 @@ pub struct Iptables {
     looked: Pace,
     /// How many rules there were when we last looked or wrote, where that is known.
     entries: BTreeMap<IpFamily, u32>,
+    /// Somebody may have removed rules since we last looked.
+    disturbed: bool,
     kept_turns: BTreeMap<IpFamily, Pace>,
 }
 
-    /// Somebody may have removed rules since we last looked.
-    disturbed: bool,
 /// Packets that went to each endpoint's chain, by its name; those without any are left out.
 #[derive(Debug, Default)]
 struct Counters {
@@ -82,11 +82,11 @@ struct Counters {
     packets: HashMap<String, u64>,
 }
 
-/// What takes no longer is not worth saving.
-const LITTLE: Duration = Duration::from_millis(20);
-
 /// The tables that this data plane has rules in, of family `ip` and `ip6`.
 pub const TABLE_NAMES: [&str; 2] = ["filter", "nat"];
+
+/// What takes no longer is not worth saving.
+const LITTLE: Duration = Duration::from_millis(20);
 
 impl Iptables {
     /// A data plane in the variant that is in use on this node when it first applies something. Touches nothing until then.
@@ -99,10 +99,10 @@ impl Iptables {
             counters: Mutex::default(),
             looked: Pace::default(),
             entries: BTreeMap::new(),
+            disturbed: false,
             kept_turns: BTreeMap::new(),
         }
     }
-            disturbed: false,
 
     /// The same, but as long as rules of a kube-proxy are where ours would be, every apply fails and they stay as they are. Else they are
     /// replaced by the first apply, each table at one stroke.
@@ -251,10 +251,10 @@ impl DataPlane for Iptables {
         if !disturbed && !self.looked.is_due(50) && !self.entries.iter().any(is_fewer) {
             return Ok(true);
         }
+        self.disturbed = false;
         let shadows = &self.shadows;
         self.looked.measure(|| {
             for family in tables.families() {
-        self.disturbed = false;
                 let Some(shadow) = shadows.get(&family) else { return Ok(false) };
                 if !tables.holds(family, &shadow.checks()).map_err(error("look after rules"))? {
                     return Ok(false);

@@ -253,9 +253,7 @@ impl Planner {
             Object::Service(service) => self.put_service(service, &mut check),
             Object::EndpointSlice(slice) => self.put_slice(slice, &mut check),
             Object::Node(node) => self.put_node(node, &mut check),
-            Object::Malformed(malformed) => {
-                Err(check.refuse(malformed.field, Problem::malformed(&malformed.problem)))
-            }
+            Object::Malformed(malformed) => Err(check.refuse(malformed.field, Problem::malformed(&malformed.problem))),
         };
         if let Err(error) = outcome {
             self.rejected.insert(reference, error.clone());
