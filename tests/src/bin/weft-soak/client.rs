@@ -29,8 +29,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// A datagram that got no answer is sent again.
 const RESEND: Duration = Duration::from_millis(500);
-/// When it is given up.
-const UDP_TIMEOUT: Duration = Duration::from_secs(2);
+/// When it is given up: late, for on a busy machine whoever answers may have to wait for a processor.
+const UDP_TIMEOUT: Duration = Duration::from_secs(6);
 /// Services remembered as just changed.
 const HOT: usize = 64;
 

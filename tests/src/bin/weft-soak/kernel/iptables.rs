@@ -2,12 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use weft_tests::Node;
 
 /// Removes all rules of both families and both variants, as an administrator in despair does.
 pub(crate) const FLUSH: &str = "for v in legacy nft; do for i in iptables-$v ip6tables-$v; do
     $i -t nat -F; $i -t filter -F; done; done 2>/dev/null";
+
+/// Whether what [`FLUSH`] removed is back in every table. A table is flushed and restored as a whole, so its jump stands for all
+/// of it.
+pub(crate) fn is_back(node: &Node) -> Result<()> {
+    for family in ["iptables", "ip6tables"] {
+        for table in ["nat", "filter"] {
+            let rules = ["legacy", "nft"].map(|variant| node.run(&format!("{family}-{variant}-save"), &["-t", table]));
+            let is_jump = |line: &str| line.starts_with("-A OUTPUT ") && line.ends_with(" -j KUBE-SERVICES");
+            let is_there = rules.iter().flatten().any(|rules| rules.lines().any(is_jump));
+            ensure!(is_there, "{family} has no rules in {table}");
+        }
+    }
+    Ok(())
+}
 
 pub(super) fn facts(node: &Node) -> Result<BTreeSet<String>> {
     let mut facts = BTreeSet::new();

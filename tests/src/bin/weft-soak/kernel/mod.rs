@@ -12,7 +12,7 @@ use weft_tests::Node;
 
 use crate::soak::Mode;
 
-pub(crate) use iptables::FLUSH as FLUSH_IPTABLES;
+pub(crate) use iptables::{FLUSH as FLUSH_IPTABLES, is_back};
 
 /// Differences told.
 const TOLD: usize = 10;
