@@ -1,42 +1,49 @@
-//! A Kubernetes API server that agents and tests reach over the underlay.
+//! The API server of a cluster: the small one of `tests/api-server`, or a real one.
+
+mod real;
+mod small;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use serde_json::Value;
-use weft_netlink::Netns;
 
+use self::{real::Real, small::Small};
 use crate::{Binaries, Place};
 
-const PORT: u16 = 8080;
-
-/// The small API server of `tests/api-server`, on a host of the underlay.
+/// One of the two.
 #[derive(Debug)]
-pub(crate) struct ApiServer {
-    place: Place,
-    address: SocketAddr,
-    program: PathBuf,
-    child: Child,
+pub(crate) enum ApiServer {
+    /// In memory, and in trouble on demand.
+    Small(Small),
+    /// kube-apiserver and etcd.
+    Real(Real),
 }
 
 impl ApiServer {
-    /// Starts it and waits until it listens.
-    pub(crate) fn start(place: &Place, address: Ipv4Addr, binaries: &Binaries) -> Result<Self> {
-        let address = SocketAddr::from((address, PORT));
-        let program = binaries.beside("weft-test-apiserver")?;
-        let child = launch(place, &program, address, &[])?;
-        Ok(Self { place: place.clone(), address, program, child })
+    /// The real one from `assets`, whose files go to `directory`; or the small one.
+    pub(crate) fn start(
+        place: &Place,
+        address: Ipv4Addr,
+        binaries: &Binaries,
+        assets: Option<&Path>,
+        directory: &Path,
+    ) -> Result<Self> {
+        match assets {
+            Some(assets) => Real::start(place, address, assets, directory).map(Self::Real),
+            None => Small::start(place, address, binaries).map(Self::Small),
+        }
     }
 
-    /// Its URL.
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// The way to it, for agents.
+    pub(crate) fn kubeconfig(&self) -> Value {
+        match self {
+            Self::Small(small) => small.kubeconfig(),
+            Self::Real(real) => real.kubeconfig(),
+        }
     }
 
     /// Kills it; agents keep what they have.
@@ -44,91 +51,70 @@ impl ApiServer {
     /// # Errors
     /// It is not running.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("kill the API server")?;
-        self.child.wait().context("wait for the API server")?;
-        Ok(())
+        match self {
+            Self::Small(small) => small.kill(),
+            Self::Real(real) => real.kill(),
+        }
     }
 
-    /// Starts it again, with these flags.
+    /// Starts it again with all objects: the small one with those in `manifests`, and versions that count from 1 again.
     ///
     /// # Errors
     /// It does not come up.
+    pub(crate) fn restart_with_objects(&mut self, manifests: &Path) -> Result<()> {
+        match self {
+            Self::Small(small) => small.restart(&["--load", &manifests.display().to_string(), "--first-version", "1"]),
+            Self::Real(real) => real.restart(),
+        }
+    }
+
+    /// Starts it again, with these flags of the small one.
+    ///
+    /// # Errors
+    /// It does not come up, or is a real one.
     pub(crate) fn restart(&mut self, flags: &[&str]) -> Result<()> {
-        self.child = launch(&self.place, &self.program, self.address, flags)?;
-        Ok(())
+        match self {
+            Self::Small(small) => small.restart(flags),
+            Self::Real(_) => bail!(ONLY_SMALL),
+        }
     }
 
     /// Makes it misbehave; `{}` ends that.
     pub(crate) fn set_faults(&self, faults: &Value) -> Result<()> {
-        self.send("PUT", "/faults", &faults.to_string())
+        match self {
+            Self::Small(small) => small.set_faults(faults),
+            Self::Real(_) => bail!(ONLY_SMALL),
+        }
     }
 
     /// Creates or replaces an object by server-side apply.
     pub(crate) fn apply(&self, object: &Value) -> Result<()> {
-        let path = format!("{}?fieldManager=weft-tests&force=true", path(object)?);
-        self.send("PATCH", &path, &object.to_string())
+        match self {
+            Self::Small(small) => small.apply(object),
+            Self::Real(real) => real.apply(object),
+        }
     }
 
     /// Deletes an object.
     pub(crate) fn delete(&self, object: &Value) -> Result<()> {
-        self.send("DELETE", &path(object)?, "")
+        match self {
+            Self::Small(small) => small.delete(object),
+            Self::Real(real) => real.delete(object),
+        }
     }
 
-    /// One request on a connection of its own, made inside the server's network.
-    fn send(&self, method: &str, path: &str, body: &str) -> Result<()> {
-        let exchange = || -> Result<String> {
-            let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
-            write!(
-                stream,
-                "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
-                 Content-Type: {}\r\nContent-Length: {}\r\n\r\n{body}",
-                self.address,
-                if method == "PATCH" { "application/apply-patch+yaml" } else { "application/json" },
-                body.len()
-            )?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        let netns = Netns::open(self.place.netns())?;
-        let answer = netns.run(exchange)?.with_context(|| format!("{method} {path} at {}", self.address))?;
-        let status = answer.split(' ').nth(1).unwrap_or_default();
-        ensure!(status.starts_with('2'), "{method} {path}: {answer}");
-        Ok(())
+    /// An object as the server has it, by kind and name.
+    pub(crate) fn get(&self, object: &Value) -> Result<Value> {
+        match self {
+            Self::Small(small) => small.get(object),
+            Self::Real(real) => real.get(object),
+        }
     }
 }
 
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+const ONLY_SMALL: &str = "a real API server cannot do that: build the cluster with small_api_server()";
 
-fn launch(place: &Place, program: &Path, address: SocketAddr, flags: &[&str]) -> Result<Child> {
-    let mut command = place.command(program);
-    command.args(["--listen", &address.to_string()]).args(flags).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
-    let stdout = child.stdout.take().context("standard output of the API server")?;
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).context("read the ready line of the API server")?;
-    if !line.starts_with("listening") {
-        let _ = child.kill();
-        bail!("{} does not listen on {address}: {line:?}", program.display());
-    }
-    Ok(child)
-}
-
-/// Path of an object in the API, from its apiVersion, kind and metadata.
-fn path(object: &Value) -> Result<String> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    let version = text("/apiVersion").with_context(|| format!("no apiVersion: {object}"))?;
-    let kind = text("/kind").with_context(|| format!("no kind: {object}"))?;
-    let name = text("/metadata/name").with_context(|| format!("no name: {object}"))?;
-    let prefix = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
-    let plural = format!("{}s", kind.to_lowercase());
-    Ok(match kind {
-        "Node" => format!("{prefix}/{plural}/{name}"),
-        _ => format!("{prefix}/namespaces/{}/{plural}/{name}", text("/metadata/namespace").unwrap_or("default")),
-    })
+/// `KUBEBUILDER_ASSETS`: the directory of a real server's programs.
+pub(crate) fn assets() -> Option<PathBuf> {
+    std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }

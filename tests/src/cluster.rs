@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     Binaries, Manifests, Node, Place, Run,
-    api_server::ApiServer,
+    api_server::{self, ApiServer},
     eventually,
     node::NodeSpec,
     secs,
@@ -20,6 +20,14 @@ use crate::{
 /// Clusters of all processes share this lock, except one that needs the machine for itself.
 const ALONE_LOCK: &str = "/run/weft-tests.lock";
 
+/// Which API server.
+#[derive(Clone, Debug)]
+enum Kind {
+    Small,
+    /// With the programs in this directory.
+    Real(PathBuf),
+}
+
 /// What to build; see [`Cluster::builder`].
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
@@ -27,7 +35,8 @@ pub struct ClusterBuilder {
     dual_stack: bool,
     agents: bool,
     alone: bool,
-    api_server: bool,
+    api_server: Option<Kind>,
+    kube_leases: bool,
     agent_flags: Vec<(String, String)>,
     hosts: Vec<String>,
 }
@@ -57,10 +66,31 @@ impl ClusterBuilder {
         self
     }
 
-    /// Agents get their objects from an API server on the outside host, instead of the directory.
+    /// Agents get their objects from an API server on the outside host, instead of the directory: a real one if
+    /// `KUBEBUILDER_ASSETS` names a directory with its programs, else the small one of `tests/api-server`.
     pub fn api_server(mut self) -> Self {
-        self.api_server = true;
+        self.api_server = Some(api_server::assets().map_or(Kind::Small, Kind::Real));
         self
+    }
+
+    /// The small one in any case: for trouble on demand, empty backups, versions of another time, many objects.
+    pub fn small_api_server(mut self) -> Self {
+        self.api_server = Some(Kind::Small);
+        self
+    }
+
+    /// A real one, with `etcd`, `kube-apiserver` and `kubectl` of this directory.
+    pub fn real_api_server(mut self, assets: &Path) -> Self {
+        self.api_server = Some(Kind::Real(assets.to_owned()));
+        self
+    }
+
+    /// Leases too come from the API server ([`Self::api_server`] unless told otherwise), which has a Node with pod CIDRs for
+    /// each node (`--subnet-manager kube`).
+    pub fn kube_leases(mut self) -> Self {
+        self.kube_leases = true;
+        let builder = self.agent_flag("--subnet-manager", "kube");
+        if builder.api_server.is_some() { builder } else { builder.api_server() }
     }
 
     /// Another host outside, beside [`Cluster::outside`]; see [`Cluster::host`].
@@ -85,9 +115,15 @@ impl ClusterBuilder {
         let run = Run::start(&binaries)?;
         wire(&run)?;
         let outside = host(&run, &binaries, "outside", OUTSIDE_V4, OUTSIDE_V6)?;
-        let api_server = if self.api_server {
-            let server = ApiServer::start(&outside, OUTSIDE_V4, &binaries)?;
-            let kubeconfig = write_kubeconfig(&run.directory(), &server.url())?;
+        let api_server = if let Some(kind) = &self.api_server {
+            let assets = match kind {
+                Kind::Small => None,
+                Kind::Real(assets) => Some(assets.as_path()),
+            };
+            let own = run.directory().join("api-server");
+            let server = ApiServer::start(&outside, OUTSIDE_V4, &binaries, assets, &own)?;
+            let kubeconfig = run.directory().join("kubeconfig");
+            fs::write(&kubeconfig, server.kubeconfig().to_string())?;
             // First, so that a test's own flags win.
             let flags = [("--source", "kube".to_owned()), ("--kubeconfig", kubeconfig.display().to_string())];
             self.agent_flags.splice(0..0, flags.map(|(name, value)| (name.to_owned(), value)));
@@ -115,6 +151,11 @@ impl ClusterBuilder {
                 net_conf: &net_conf,
                 agent_flags: &self.agent_flags,
             })?);
+        }
+        if self.kube_leases {
+            for number in 1..=self.nodes {
+                source.apply(&format!("n{number}.yaml"), &node_yaml(number, self.dual_stack))?;
+            }
         }
         let hosts = (1..).zip(&self.hosts).map(|(number, name)| {
             let (v4, v6) = host_addresses(number);
@@ -148,7 +189,8 @@ impl Cluster {
             dual_stack: false,
             agents: true,
             alone: false,
-            api_server: false,
+            api_server: None,
+            kube_leases: false,
             agent_flags: Vec::new(),
             hosts: Vec::new(),
         }
@@ -245,18 +287,13 @@ fn lock(alone: bool) -> Result<File> {
     Ok(file)
 }
 
-fn write_kubeconfig(directory: &Path, url: &str) -> Result<PathBuf> {
-    let kubeconfig = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "users": [{"name": "weft", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "weft"}}],
-        "current-context": "test",
-    });
-    let path = directory.join("kubeconfig");
-    fs::write(&path, kubeconfig.to_string()).with_context(|| format!("write {}", path.display()))?;
-    Ok(path)
+/// A Node with pod CIDRs, as the controller manager gives them, of the networks in `net-conf.json`.
+fn node_yaml(number: usize, dual_stack: bool) -> String {
+    let v4 = format!("10.244.{number}.0/24");
+    let v6 = if dual_stack { format!(", \"2001:db8:42:{number:x}::/64\"") } else { String::new() };
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: n{number}}}\nspec: {{podCIDR: {v4}, podCIDRs: [{v4}{v6}]}}\n"
+    )
 }
 
 fn write_net_conf(directory: &Path, dual_stack: bool) -> Result<PathBuf> {

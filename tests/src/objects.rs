@@ -83,12 +83,20 @@ impl Manifests {
         self.api_server.as_ref().context("the cluster has no API server")?.apply(object)
     }
 
-    /// Starts a killed API server again, with all objects, and with resource versions that count from 1 again.
+    /// An object as the API server has it now, by the kind and the name of `object`.
+    ///
+    /// # Errors
+    /// It is not there, or the cluster has no API server.
+    pub fn get(&self, object: &Value) -> Result<Value> {
+        self.api_server.as_ref().context("the cluster has no API server")?.get(object)
+    }
+
+    /// Starts a killed API server again, with all objects; the versions of the small one count from 1 again.
     ///
     /// # Errors
     /// It does not come up, or the cluster has none.
     pub fn restart_api_server(&mut self) -> Result<()> {
-        self.restart_api_server_from(1)
+        self.api_server.as_mut().context("the cluster has no API server")?.restart_with_objects(&self.directory)
     }
 
     /// Starts a killed API server again, with all objects, and with resource versions from `version` on.

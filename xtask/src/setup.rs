@@ -23,6 +23,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("containernetworking-plugins", "tests: CNI plugins that weft-cni calls and works beside"),
     ("strace", "bench: count the programs that CNI plugins start"),
     ("etcd-server", "tests: subnet leases in etcd"),
+    ("openssl", "tests: keys of a real API server"),
+    ("socat", "tests: TLS in front of the small API server"),
     ("containerd", "tests: the runtime that calls weft-cni"),
     ("runc", "tests: containers of containerd"),
     ("binutils", "tests and image: strip"),

@@ -9,7 +9,7 @@ use weft_tests::{Cluster, Load, Request, eventually, secs};
 use crate::fixture::{Serving, assert_exact, shares, web_vip};
 
 fn serving() -> Result<Serving> {
-    Serving::on(Cluster::builder().api_server())
+    Serving::on(Cluster::builder().small_api_server())
 }
 
 /// Waits until a client of another node than the load's is served by exactly these pods, evenly.

@@ -12,7 +12,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_tests::{Cluster, Load, Node, OUTSIDE_V4, Pod, Request, eventually, secs};
 
 /// Services are tested elsewhere.
@@ -68,8 +68,7 @@ fn waiting_for(node: &Node) -> Result<String> {
 
 /// The API server's view of a Node.
 fn node_object(cluster: &Cluster, name: &str) -> Result<Value> {
-    let url = format!("http://{OUTSIDE_V4}:8080/api/v1/nodes/{name}");
-    Ok(serde_json::from_str(&cluster.outside().run("curl", &["-sf", &url])?)?)
+    cluster.manifests().get(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}))
 }
 
 #[test]

@@ -1,16 +1,35 @@
 //! The pod network: pods on one node and on different nodes, and the way out.
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Cluster, OUTSIDE_V4, Pod, Protocol, Request, eventually, secs};
+use weft_tests::{Cluster, ClusterBuilder, OUTSIDE_V4, Pod, Protocol, Request, eventually, secs};
 
 /// IPv4 and UDP headers, in bytes.
 const HEADERS_V4: u32 = 28;
 /// IPv6 and UDP headers, in bytes.
 const HEADERS_V6: u32 = 48;
 
-#[test]
-fn pods_reach_pods_with_their_own_address_on_one_node_and_across() -> Result<()> {
-    let cluster = Cluster::builder().nodes(3).build()?;
+/// Each with leases in a directory, and with leases, as all else, from an API server.
+macro_rules! tests {
+    ($($body:ident)*) => {
+        mod leases_in_a_directory {
+            $(#[test] fn $body() -> anyhow::Result<()> { super::$body(weft_tests::Cluster::builder()) })*
+        }
+        mod leases_from_an_api_server {
+            $(#[test] fn $body() -> anyhow::Result<()> { super::$body(weft_tests::Cluster::builder().kube_leases()) })*
+        }
+    };
+}
+
+tests! {
+    pods_reach_pods_with_their_own_address_on_one_node_and_across
+    packets_of_the_full_mtu_pass_in_both_directions
+    pods_of_both_families_reach_each_other
+    pods_reach_the_outside_masqueraded_and_nodes_reach_pods
+    a_node_that_joins_later_is_reached
+}
+
+fn pods_reach_pods_with_their_own_address_on_one_node_and_across(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.nodes(3).build()?;
     let client = cluster.node(1).pod("client")?;
     let own = client.socket_v4(0)?.ip().to_string();
     for number in 1..=3 {
@@ -27,9 +46,8 @@ fn pods_reach_pods_with_their_own_address_on_one_node_and_across() -> Result<()>
     cluster.shutdown()
 }
 
-#[test]
-fn packets_of_the_full_mtu_pass_in_both_directions() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).build()?;
+fn packets_of_the_full_mtu_pass_in_both_directions(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.nodes(2).build()?;
     let (left, right) = (cluster.node(1).pod("left")?, cluster.node(2).pod("right")?);
     let _servers = (left.serve()?, right.serve()?);
     let overlay = cluster.node(1).agent().status()?.overlay.context("no overlay")?;
@@ -50,9 +68,8 @@ fn full_size(from: &Pod, to: &Pod, datagram: usize) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn pods_of_both_families_reach_each_other() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).dual_stack().build()?;
+fn pods_of_both_families_reach_each_other(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.nodes(2).dual_stack().build()?;
     let (left, right) = (cluster.node(1).pod("left")?, cluster.node(2).pod("right")?);
     let neighbour = cluster.node(1).pod("neighbour")?;
     let _servers = (right.serve()?, neighbour.serve()?);
@@ -70,12 +87,11 @@ fn pods_of_both_families_reach_each_other() -> Result<()> {
     cluster.shutdown()
 }
 
-#[test]
-fn pods_reach_the_outside_masqueraded_and_nodes_reach_pods() -> Result<()> {
-    let cluster = Cluster::builder().nodes(2).build()?;
+fn pods_reach_the_outside_masqueraded_and_nodes_reach_pods(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.nodes(2).build()?;
     let pod = cluster.node(1).pod("web-1")?;
-    let _servers = (pod.serve()?, cluster.outside().serve_as("outside", 8080)?);
-    let answers = pod.request(&Request::tcp((OUTSIDE_V4, 8080).into()).count(3))?.all_good()?;
+    let _servers = (pod.serve()?, cluster.outside().serve_as("outside", 8081)?);
+    let answers = pod.request(&Request::tcp((OUTSIDE_V4, 8081).into()).count(3))?.all_good()?;
     let node = cluster.node(1).v4().to_string();
     ensure!(answers.sources.contains_key(&node), "the host outside saw {:?}, not {node}", answers.sources);
     for node in cluster.nodes() {
@@ -84,9 +100,8 @@ fn pods_reach_the_outside_masqueraded_and_nodes_reach_pods() -> Result<()> {
     cluster.shutdown()
 }
 
-#[test]
-fn a_node_that_joins_later_is_reached() -> Result<()> {
-    let cluster = Cluster::builder().nodes(3).without_agents().build()?;
+fn a_node_that_joins_later_is_reached(builder: ClusterBuilder) -> Result<()> {
+    let cluster = builder.nodes(3).without_agents().build()?;
     let (first, last) = (cluster.node(1), cluster.node(3));
     first.agent().start()?;
     first.agent().wait_ready(secs(10))?;

@@ -64,7 +64,7 @@ pub(crate) struct Report {
 /// Builds the node and measures.
 pub(crate) fn measure(options: &Options, quick: bool) -> Result<Report> {
     let effort = if quick { QUICK } else { FULL };
-    let mut builder = Cluster::builder().without_agents().api_server();
+    let mut builder = Cluster::builder().without_agents().small_api_server();
     if !quick && !options.share {
         builder = builder.alone();
     }

@@ -129,7 +129,7 @@ pub(crate) fn measure(options: &Options, quick: bool) -> Result<Report> {
     let mut rows = Vec::new();
     for &mode in &options.modes {
         // Nodes of its own for each: tables of iptables-legacy stay for as long as their network namespace, and cost every packet.
-        let mut builder = Cluster::builder().nodes(2).without_agents().api_server();
+        let mut builder = Cluster::builder().nodes(2).without_agents().small_api_server();
         if !quick && !options.share {
             builder = builder.alone();
         }
