@@ -181,3 +181,31 @@ fn the_api_server_is_asked_for_what_the_agent_needs() -> Result<()> {
     one("duplicate", "podCIDR 10.244.1.0/24 belongs to n1 and n2")?;
     cluster.shutdown()
 }
+
+#[test]
+fn before_the_install_the_network_between_the_nodes_is_tried() -> Result<()> {
+    let cluster = Cluster::builder().api_server().nodes(2).without_agents().build()?;
+    let (node, other) = (cluster.node(1), cluster.node(2));
+    for node in cluster.nodes() {
+        let object = format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nspec: {{podCIDR: 10.244.{last}.0/24}}\n\
+             status: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n",
+            name = node.name(),
+            last = node.v4().octets()[3],
+            address = node.v4(),
+        );
+        cluster.manifests().apply(&format!("{}.yaml", node.name()), &object)?;
+    }
+    let kubeconfig = cluster.run().directory().join("kubeconfig").display().to_string();
+    let find = || doctor_with(node, &["--kubeconfig", &kubeconfig]);
+    let well = find()?;
+    ensure!(well.iter().all(|finding| finding.verdict != "problem"), "{well:#?}");
+    let filter = "add table netdev narrow; add chain netdev narrow in { type filter hook ingress device eth0 priority 0; }; \
+                  add rule netdev narrow in ip length > 1300 drop";
+    other.run("nft", &[filter])?;
+    let found = find()?;
+    let new: Vec<&Finding> = found.difference(&well).collect();
+    ensure!(new.len() == 1, "{new:#?}");
+    expect(new[0], "mtu", "problem", &format!("Node n2 ({}): packets of 1500 bytes do not arrive", other.v4()))?;
+    cluster.shutdown()
+}

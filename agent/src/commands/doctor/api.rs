@@ -1,6 +1,6 @@
 //! The API server: whether it answers, whether its clock and ours agree, and what it lets us do.
 
-use std::{env, time::Duration};
+use std::{env, net::IpAddr, time::Duration};
 
 use axum::http::{Request, Response, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822};
@@ -31,21 +31,23 @@ const LISTED: [(&str, &str); 3] = [
 
 const RBAC: &str = "apply manifests/rbac.yaml, and run this as the agent's service account";
 
-/// All of them. Nothing where the objects come from elsewhere.
-pub(super) fn check(context: &Context) -> Vec<Finding> {
+/// All of them, and the other nodes' addresses if they were listed. Nothing where the objects come from elsewhere.
+pub(super) fn check(context: &Context) -> (Vec<Finding>, Vec<(String, IpAddr)>) {
     let from_elsewhere = context.status.as_ref().and_then(|status| status.source.as_ref());
     let asked = context.args.kube.kubeconfig.is_some() || context.args.kube.master.is_some();
     if !asked && from_elsewhere.is_some_and(|source| source.kind != "kube") {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
+    let mut others = Vec::new();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return vec![Finding::note(AREA, "api", format!("not asked: {error}"))],
+        Err(error) => return (vec![Finding::note(AREA, "api", format!("not asked: {error}"))], others),
     };
-    runtime.block_on(ask(context))
+    let findings = runtime.block_on(ask(context, &mut others));
+    (findings, others)
 }
 
-async fn ask(context: &Context) -> Vec<Finding> {
+async fn ask(context: &Context, others: &mut Vec<(String, IpAddr)>) -> Vec<Finding> {
     let flags = &context.args.kube;
     let access =
         KubeAccess { kubeconfig: flags.kubeconfig.clone(), master: flags.master.clone(), ..KubeAccess::default() };
@@ -78,7 +80,12 @@ async fn ask(context: &Context) -> Vec<Finding> {
             Err(error) => Finding::problem(AREA, "rbac", format!("list {resource}: {error}"), RBAC),
         });
     }
-    findings.extend(node(&client, &context.node).await);
+    let nodes = nodes(&client).await;
+    if let Some(nodes) = &nodes {
+        findings.push(pod_cidr(nodes, &context.node));
+        findings.extend(shared_cidrs(nodes));
+        others.extend(nodes.iter().filter(|node| name_of(node) != context.node).flat_map(addresses));
+    }
     findings
 }
 
@@ -133,18 +140,23 @@ fn listed(resource: &str, status: StatusCode) -> Finding {
     }
 }
 
-/// The Node of this host, and those with whom it shares what nobody should share.
-async fn node(client: &Client, name: &str) -> Vec<Finding> {
-    let Ok(answer) = get(client, "/api/v1/nodes").await else { return Vec::new() };
-    if !answer.status().is_success() {
-        return Vec::new();
+/// All Nodes; `None` if they cannot be listed, which is told elsewhere.
+async fn nodes(client: &Client) -> Option<Vec<Value>> {
+    let answer = get(client, "/api/v1/nodes").await.ok().filter(|answer| answer.status().is_success())?;
+    let body = answer.into_body().collect_bytes().await.ok()?;
+    let mut list: Value = serde_json::from_slice(&body).ok()?;
+    match list["items"].take() {
+        Value::Array(nodes) => Some(nodes),
+        _ => None,
     }
-    let Ok(body) = answer.into_body().collect_bytes().await else { return Vec::new() };
-    let list: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let nodes = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut findings = vec![pod_cidr(nodes, name)];
-    findings.extend(shared_cidrs(nodes));
-    findings
+}
+
+/// The addresses other nodes reach it at, with its name.
+fn addresses(node: &Value) -> Vec<(String, IpAddr)> {
+    let all = node["status"]["addresses"].as_array().into_iter().flatten();
+    let internal = all.filter(|address| address["type"] == "InternalIP");
+    let parsed = internal.filter_map(|address| address["address"].as_str()?.parse().ok());
+    parsed.map(|address| (name_of(node).to_owned(), address)).collect()
 }
 
 fn name_of(node: &Value) -> &str {
@@ -228,6 +240,10 @@ mod tests {
         assert_eq!(pod_cidr(&nodes, "a").verdict, Verdict::Ok);
         assert_eq!((pod_cidr(&nodes, "b").check, pod_cidr(&nodes, "b").verdict), ("pod-cidr", Verdict::Problem));
         assert_eq!((pod_cidr(&nodes, "x").check, pod_cidr(&nodes, "x").verdict), ("node", Verdict::Problem));
+        let internal = json!({"metadata": {"name": "a"}, "status": {"addresses": [
+            {"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "192.0.2.1"},
+        ]}});
+        assert_eq!(addresses(&internal), [("a".to_owned(), [192, 0, 2, 1].into())]);
         let twice = shared_cidrs(&nodes);
         assert!(twice.len() == 1 && twice[0].seen.ends_with("a and c"), "{twice:?}");
     }

@@ -91,9 +91,10 @@ fn examine(args: DoctorArgs) -> Vec<Finding> {
     findings.extend(ports::check(&context));
     findings.extend(leftovers::check(&context));
     findings.extend(cni::check(&context));
-    findings.extend(api::check(&context));
+    let (of_api, others) = api::check(&context);
+    findings.extend(of_api);
     findings.extend(agent::check(context.status.as_ref().ok_or(silence.as_str())));
-    findings.extend(paths::check(&context));
+    findings.extend(paths::check(&context, &others));
     findings
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, thread};
 
+use weft_netlink::Netlink;
 use weft_overlay::{
     OverlayStatus, PeerStatus,
     diagnose::{ChecksumVerdict, MtuVerdict, Path, PathKind, ProbeError, paths, probe_checksums, probe_mtu},
@@ -20,25 +21,57 @@ const AT_ONCE: usize = 32;
 /// What became of one path.
 type Tried = (Path, Result<MtuVerdict, ProbeError>);
 
-/// All of them; nothing before there is a network.
-pub(super) fn check(context: &Context) -> Vec<Finding> {
-    let Some(overlay) = context.overlay() else { return Vec::new() };
-    let mut findings = duplicates(overlay);
-    for peers in overlay.peers.chunks(AT_ONCE) {
-        // New threads are in the network namespace of this one.
-        let probed: Vec<_> = thread::scope(|scope| {
-            let probes: Vec<_> = peers.iter().map(|peer| scope.spawn(|| probe(overlay, peer))).collect();
-            probes.into_iter().flat_map(|probe| probe.join().unwrap_or_default()).collect()
+/// All of them. Before there is a network: those between the nodes, to the addresses of `others` in the API.
+pub(super) fn check(context: &Context, others: &[(String, IpAddr)]) -> Vec<Finding> {
+    match context.overlay() {
+        Some(overlay) => {
+            let mut findings = duplicates(overlay);
+            findings.extend(each(&overlay.peers, |peer| probe(overlay, peer)));
+            findings
+        }
+        None => each(others, |(name, address)| between_nodes(name, *address)),
+    }
+}
+
+/// Tries many at once, in new threads: those are in the network namespace of this one.
+fn each<T: Sync>(peers: &[T], try_one: impl Fn(&T) -> Vec<Finding> + Sync) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for peers in peers.chunks(AT_ONCE) {
+        let tried: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = peers.iter().map(|peer| scope.spawn(|| try_one(peer))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
         });
-        findings.extend(probed);
+        findings.extend(tried);
     }
     findings
+}
+
+/// Packets as large as the interface to that node takes.
+fn between_nodes(name: &str, target: IpAddr) -> Vec<Finding> {
+    let link = Netlink::open().and_then(|netlink| {
+        let route = netlink.route_to(target)?;
+        route.link.map_or(Ok(None), |link| netlink.link_by_index(link))
+    });
+    match link {
+        // Its loopback: an address of this very node.
+        Ok(Some(link)) if link.loopback => Vec::new(),
+        Ok(Some(link)) => {
+            let path = Path { kind: PathKind::Underlay, target, packet: link.mtu };
+            vec![mtu(&format!("Node {name} ({target})"), &[(path, probe_mtu(target, link.mtu))])]
+        }
+        Ok(None) => Vec::new(),
+        Err(error) => {
+            let seen = format!("Node {name} ({target}): no way there: {error}");
+            vec![Finding::problem(AREA, "path", seen, "look at this node's routes: ip route get")]
+        }
+    }
 }
 
 fn probe(overlay: &OverlayStatus, peer: &PeerStatus) -> Vec<Finding> {
     let tried: Vec<Tried> =
         paths(overlay, peer).into_iter().map(|path| (path, probe_mtu(path.target, path.packet))).collect();
-    let mut findings = vec![mtu(peer, &tried)];
+    let name = format!("{} ({})", peer.subnet, peer.public_ip.as_deref().unwrap_or("no address"));
+    let mut findings = vec![mtu(&name, &tried)];
     let answers =
         tried.iter().filter(|(_, result)| matches!(result, Ok(MtuVerdict::Passes | MtuVerdict::Smaller { .. })));
     for (path, _) in answers.filter(|(path, _)| path.kind == PathKind::Overlay) {
@@ -48,8 +81,7 @@ fn probe(overlay: &OverlayStatus, peer: &PeerStatus) -> Vec<Finding> {
 }
 
 /// One verdict for a peer: that of the underlay explains that of the tunnel through it.
-fn mtu(peer: &PeerStatus, tried: &[Tried]) -> Finding {
-    let name = format!("{} ({})", peer.subnet, peer.public_ip.as_deref().unwrap_or("no address"));
+fn mtu(name: &str, tried: &[Tried]) -> Finding {
     let narrow = tried.iter().find_map(|(path, result)| match result {
         Ok(MtuVerdict::Smaller { largest }) => Some((path, *largest)),
         _ => None,
@@ -72,7 +104,7 @@ fn mtu(peer: &PeerStatus, tried: &[Tried]) -> Finding {
     let silent =
         |kind| tried.iter().any(|(path, result)| path.kind == kind && matches!(result, Ok(MtuVerdict::NoAnswer)));
     match (silent(PathKind::Underlay), silent(PathKind::Overlay)) {
-        (_, true) if peer.public_ip.is_some() && !silent(PathKind::Underlay) => Finding::problem(
+        (false, true) => Finding::problem(
             AREA,
             "path",
             format!("{name}: the node answers, but not through the tunnel"),
@@ -170,12 +202,11 @@ mod tests {
     #[test]
     fn one_verdict_for_all_paths_of_a_peer() {
         use MtuVerdict::{NoAnswer, Passes, Smaller};
-        let peer = peer("10.244.2.0/24", "172.30.0.2", "02:00:00:00:00:02");
         let verdict = |underlay, overlay: Option<MtuVerdict>| {
             let path = |kind| Path { kind, target: [172, 30, 0, 2].into(), packet: 1500 };
             let mut tried: Vec<Tried> = vec![(path(PathKind::Underlay), Ok(underlay))];
             tried.extend(overlay.map(|overlay| (path(PathKind::Overlay), Ok(overlay))));
-            let finding = mtu(&peer, &tried);
+            let finding = mtu("10.244.2.0/24", &tried);
             (finding.check, finding.verdict)
         };
         let smaller = Smaller { largest: 1400 };
