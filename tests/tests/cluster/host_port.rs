@@ -1,4 +1,7 @@
-//! A pod's hostPort and a Service's NodePort of the same number: the same one wins in every mode (docs/modes.md).
+//! A pod's hostPort and a Service's NodePort of the same number: the same one wins in every mode (docs/modes.md). And pods while
+//! no agent runs.
+
+use std::fs;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
@@ -49,6 +52,27 @@ fn the_node_port_wins(mode: &str) -> Result<()> {
     pod.remove()?;
     all_get("ConnectionRefused")?;
     single.shutdown()
+}
+
+/// Section 10 of cni.md: ADD and DEL need no agent, and `weft cleanup` tells the runtime that there is no network any more.
+#[test]
+fn pods_come_and_go_without_the_agent_until_cleanup() -> Result<()> {
+    let cluster = Cluster::builder().build()?;
+    let node = cluster.node(1);
+    let list = node.directory().join("cni-conf/10-weft.conflist");
+    ensure!(fs::read_to_string(&list)?.contains(r#""overlayDevice": "flannel.1""#), "{}", fs::read_to_string(&list)?);
+    let early = node.pod("early")?;
+    node.agent().stop()?;
+    let late = node.pod("late")?;
+    let server = late.serve()?;
+    early.request(&Request::tcp(late.socket_v4(8080)?))?.all_good()?;
+    drop(server);
+    late.remove()?;
+    early.remove()?;
+    let output = node.agent().command("cleanup").args(node.agent().arguments()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(!list.exists(), "{} is still there", list.display());
+    cluster.shutdown()
 }
 
 /// Waits until the port is answered by a pod, or fails, so.
