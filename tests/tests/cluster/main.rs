@@ -7,6 +7,7 @@ mod fixture;
 mod guides;
 mod health;
 mod health_checks;
+mod host_port;
 mod kube;
 mod leases;
 mod legacy;
