@@ -116,8 +116,11 @@ fn pod(network: String, container_id: String, ifname: Option<String>) -> Pod {
     }
 }
 
-/// Network, address, container and interface of every reservation. Files come and go meanwhile: those are passed over.
-fn reservations(networks: &Path) -> Result<Vec<(String, IpAddr, String, Option<String>)>, PodsError> {
+/// Network, address, container and interface.
+type Reservation = (String, IpAddr, String, Option<String>);
+
+/// Every reservation. Files come and go meanwhile: those are passed over.
+fn reservations(networks: &Path) -> Result<Vec<Reservation>, PodsError> {
     let mut reservations = Vec::new();
     for network in entries(networks)? {
         for file in entries(&networks.join(&network))? {

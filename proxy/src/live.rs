@@ -87,7 +87,7 @@ impl Live {
         self.problems.push(text.into());
     }
 
-    pub(crate) fn to_endpoints(&mut self, mut endpoints: Vec<SocketAddr>) {
+    pub(crate) fn lead_to(&mut self, mut endpoints: Vec<SocketAddr>) {
         endpoints.sort_unstable();
         self.verdict = Verdict::Endpoints(endpoints);
     }

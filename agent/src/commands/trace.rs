@@ -29,7 +29,7 @@ pub(crate) fn trace(args: &TraceArgs) -> ExitCode {
         (true, answers) => finish(args.query.output, answers, |answers| lines(&asked, answers)),
         (false, Err(problem)) => finish::<Trace>(Output::Table, Err(problem), |_| String::new()),
         (false, Ok(mut answers)) => match answers.pop() {
-            Some(Answer::Trace(trace)) => finish(args.query.output, Ok(*trace), |trace| paragraphs(trace)),
+            Some(Answer::Trace(trace)) => finish(args.query.output, Ok(*trace), paragraphs),
             Some(Answer::Error { error }) => finish::<Trace>(Output::Table, Err(error), |_| String::new()),
             None => finish::<Trace>(Output::Table, Err("the agent gave no answer".to_owned()), |_| String::new()),
         },

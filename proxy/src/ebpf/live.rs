@@ -134,7 +134,7 @@ impl Reader<'_> {
             None if service.affinity_seconds != 0 && self.client(service)?.is_none() => None,
             None => self.turn(service, &endpoints)?,
         };
-        self.live.to_endpoints(endpoints);
+        self.live.lead_to(endpoints);
         Ok(())
     }
 

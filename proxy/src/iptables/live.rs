@@ -3,7 +3,10 @@
 //! Understands the matches our own rules are made of, and follows our own chains only, from the jumps in the built-in ones.
 //! `iptables-save` is run once a table and family for all probes together.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::SocketAddr,
+};
 
 use super::{
     driver::{Commands, Xtables, XtablesError},
@@ -28,8 +31,8 @@ pub fn live(probes: &[Probe]) -> Result<Vec<Live>, DataPlaneError> {
         let commands = Commands::find()?;
         let mut tables: HashMap<IpFamily, Tables> = HashMap::new();
         for probe in probes {
-            if !tables.contains_key(&probe.family()) {
-                tables.insert(probe.family(), Tables::read(&commands, probe.family())?);
+            if let Entry::Vacant(entry) = tables.entry(probe.family()) {
+                entry.insert(Tables::read(&commands, probe.family())?);
             }
         }
         Ok(probes.iter().map(|probe| Reader::new(&tables[&probe.family()], probe).read()).collect())
@@ -120,7 +123,7 @@ impl<'a> Reader<'a> {
             };
         }
         let endpoints = std::mem::take(&mut self.endpoints);
-        self.live.to_endpoints(endpoints);
+        self.live.lead_to(endpoints);
     }
 
     fn chain(&self, table: Table, name: &str) -> Option<&'a [(String, u64)]> {

@@ -192,7 +192,7 @@ impl Reader<'_> {
             self.live.next = Some(Next { endpoint, reason: NextReason::Only });
         }
         self.hairpin(&endpoints)?;
-        self.live.to_endpoints(endpoints);
+        self.live.lead_to(endpoints);
         Ok(())
     }
 
