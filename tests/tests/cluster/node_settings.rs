@@ -83,7 +83,8 @@ fn each_detector_tells_local_traffic(mode: &str) -> Result<()> {
     let node_cidr = ("--detect-local-mode", "NodeCIDR");
     let by_bridge = ("--detect-local-mode", "BridgeInterface");
     let by_prefix = ("--detect-local-mode", "InterfaceNamePrefix");
-    let rows: [(&[(&str, &str)], &str, bool); 9] = [
+    type Flags<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(Flags<'_>, &str, bool); 9] = [
         (&[], "8.3: no detector", true),
         (&[("--cluster-cidr", OUTSIDE)], "8.1: in the cluster CIDR", true),
         (&[("--cluster-cidr", OTHERS)], "8.2: not in it", false),
