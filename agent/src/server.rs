@@ -22,8 +22,11 @@ use weft_overlay::OverlayStatus;
 use crate::{
     config::Components,
     services,
-    trace::{self, TraceError, answer::{Answer, Asked}},
     status::{ConfigStatus, ServiceStatus, SourceStatus, Status},
+    trace::{
+        self, TraceError,
+        answer::{Answer, Asked},
+    },
 };
 
 /// Name of the socket below `--run-dir`.

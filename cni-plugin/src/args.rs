@@ -71,8 +71,11 @@ mod tests {
     #[test]
     fn section_6_known_keys_are_read_in_any_order() {
         let args = "K8S_POD_UID=1;MAC=02:00:00:00:00:01;IgnoreUnknown=1;K8S_POD_NAME=web;IP=10.244.1.9/24";
-        let expected =
-            Args { ip: Some("10.244.1.9".parse().unwrap()), mac: Some("02:00:00:00:00:01".parse().unwrap()), pod: None };
+        let expected = Args {
+            ip: Some("10.244.1.9".parse().unwrap()),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            pod: None,
+        };
         let pod = |text| Args::parse(text).unwrap().pod;
         assert_eq!(pod("IgnoreUnknown=1;K8S_POD_NAME=web-1;K8S_POD_NAMESPACE=shop").as_deref(), Some("shop/web-1"));
         assert_eq!(pod("IgnoreUnknown=1;K8S_POD_NAME=a b;K8S_POD_NAMESPACE=shop"), None);

@@ -135,7 +135,11 @@ mod tests {
         let named = attachment.alias(Some("default/web-1")).unwrap();
         assert_eq!(named, "weft-cni weft 0a1b eth0 default/web-1");
         assert_eq!(AttachmentId::and_pod_of_alias(&named), Some((attachment, Some("default/web-1"))));
-        assert_eq!(attachment.alias(Some(&format!("default/{}", "a".repeat(253)))), Some(alias), "no room for the name");
+        assert_eq!(
+            attachment.alias(Some(&format!("default/{}", "a".repeat(253)))),
+            Some(alias),
+            "no room for the name"
+        );
     }
 
     #[test]

@@ -63,8 +63,9 @@ fn ask<T: DeserializeOwned>(run_dir: &Path, method: Method, path: &str, body: By
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(connect_error)?;
     runtime.block_on(async {
         let stream = UnixStream::connect(&socket).await.map_err(connect_error)?;
-        let (status, body) =
-            exchange(stream, method, path, body).await.map_err(|source| ClientError::Http { request: path.to_owned(), source })?;
+        let (status, body) = exchange(stream, method, path, body)
+            .await
+            .map_err(|source| ClientError::Http { request: path.to_owned(), source })?;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&body).into_owned();
             return Err(ClientError::Refused { request: path.to_owned(), status, text });

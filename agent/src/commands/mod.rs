@@ -15,8 +15,8 @@ use std::process::ExitCode;
 
 pub(crate) use peers::peers;
 pub(crate) use pods::pods;
-pub(crate) use trace::trace;
 use serde::{Serialize, de::DeserializeOwned};
+pub(crate) use trace::trace;
 
 use crate::{
     cli::{self, Output, QueryArgs, ServicesArgs, VersionArgs},
