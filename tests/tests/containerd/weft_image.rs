@@ -1,6 +1,6 @@
 //! The agent as its image runs it: in a container of the host's network, with what the DaemonSet of `manifests/` allows it.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use k8s_cri::v1::{
@@ -24,7 +24,14 @@ const SYSCTLS: &str = "/host/proc/sys/net";
 #[test]
 fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -> Result<()> {
     with_image(|fixture| {
+        // Some machines have it on in every new network.
+        forwarding(fixture, &["-qw", "net.ipv4.ip_forward=0"])?;
         let (agent, agent_container) = run_agent(fixture)?;
+        eventually(secs(30), || {
+            let now = forwarding(fixture, &["-n", "net.ipv4.ip_forward"])?;
+            ensure!(now.trim() == "1", "the agent cannot write kernel parameters");
+            Ok(())
+        })?;
         packet_filters(fixture, &agent_container)?;
         let plugin = fixture.node().directory().join("cni-bin/weft-cni");
         let installed = std::fs::symlink_metadata(&plugin)?;
@@ -50,6 +57,15 @@ fn the_agent_of_the_image_serves_the_node_and_is_replaced_under_running_pods() -
         fixture.cri.stop_pod(&agent)?;
         fixture.cri.remove_pod(&agent)
     })
+}
+
+/// sysctl(8) in the node's network.
+fn forwarding(fixture: &Fixture, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &fixture.cluster.run().netns(fixture.node().name()), "sysctl"]).args(arguments);
+    let output = command.output().context("start ip")?;
+    ensure!(output.status.success(), "sysctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// That the image's programs have all they load: nft for its JSON output, iptables its extensions.
