@@ -48,6 +48,9 @@ enum Maker {
     Plugins(Vec<(PathBuf, Value)>),
 }
 
+/// Sets a maker up, with its files in a directory.
+type Make<'a> = dyn Fn(&Path, Wishes) -> Result<Maker> + 'a;
+
 /// One way, and the node it is gone on.
 pub(super) struct Lane {
     pub(super) name: &'static str,
@@ -65,7 +68,7 @@ pub(super) fn all(directory: &Path) -> Result<Vec<Lane>> {
     let wire = |_: &Path, _| Ok(Maker::Wire(binaries.beside("weft-wire")?));
     let weft = |directory: &Path, wishes| weft(&binaries.cni, directory, wishes);
     let chain = |directory: &Path, wishes| Ok(chain(directory, wishes));
-    let lanes: [(_, &dyn Fn(&Path, Wishes) -> Result<Maker>, _); 10] = [
+    let lanes: [(_, &Make<'_>, _); 10] = [
         ("kernel alone", &wire, PLAIN),
         ("kernel alone, dual-stack", &wire, DUAL_STACK),
         ("weft-cni", &weft, PLAIN),
