@@ -33,7 +33,6 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use entries::PacketScope;
-pub use live::live;
 pub use ruleset::TABLE_NAME;
 pub use live::live;
 
