@@ -33,8 +33,8 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use entries::PacketScope;
-pub use ruleset::TABLE_NAME;
 pub use live::live;
+pub use ruleset::TABLE_NAME;
 
 use self::{
     driver::{Kernel, Nft, NftError},
