@@ -157,6 +157,8 @@ fn security_context() -> Result<LinuxContainerSecurityContext> {
         seccomp: profile(ProfileType::RuntimeDefault),
         apparmor: profile(ProfileType::Unconfined),
         readonly_rootfs: true,
+        // Kubelet names them to the runtime, which has no others of its own.
+        readonly_paths: ["bus", "fs", "irq", "sys", "sysrq-trigger"].map(|name| format!("/proc/{name}")).to_vec(),
         ..LinuxContainerSecurityContext::default()
     })
 }
