@@ -309,7 +309,9 @@ impl Worker {
         let changed = self.planner.take_changes();
         self.node.follow(&mut self.planner, &mut self.planes);
         self.planes.ports_changed(&changed);
-        if std::mem::take(&mut self.check_now) || self.last_check.elapsed() >= CHECK_EVERY {
+        let is_time = std::mem::take(&mut self.check_now) || self.last_check.elapsed() >= CHECK_EVERY;
+        // What was not written yet was not removed by anybody.
+        if is_time && self.last_sync.is_some() {
             self.last_check = Instant::now();
             self.repairs += self.planes.check();
         }
