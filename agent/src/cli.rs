@@ -258,7 +258,7 @@ pub(crate) struct TraceArgs {
     #[arg(value_name = "FROM", required_unless_present = "batch")]
     pub(crate) from: Option<String>,
 
-    /// To whom: a Service (NAMESPACE/NAME[:PORT], by name or number, at its ClusterIP), IP:PORT, or a pod of this node.
+    /// To whom: a Service (`NAMESPACE/NAME[:PORT]`, by name or number, at its ClusterIP), IP:PORT, or a pod of this node.
     /// `/udp` or `/sctp` may follow a port. Without a port of an IP or pod only the way there is traced.
     #[arg(value_name = "TO[:PORT[/PROTOCOL]]", required_unless_present = "batch")]
     pub(crate) to: Option<String>,

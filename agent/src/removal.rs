@@ -8,6 +8,7 @@ use crate::{
     config::{Config, OverlayConfig},
     data_planes, pod_network,
     server::Server,
+    source,
 };
 
 /// Goes on after a failure, so that as little as possible is left; reports all of them.
@@ -23,6 +24,7 @@ pub(crate) async fn remove_everything(config: Config) -> anyhow::Result<()> {
         for error in data_planes::remove_all(&config.proxy) {
             note(Err(error));
         }
+        note(source::kube::forget(&config.paths.run_dir).context("numbers of known objects"));
     }
     if let Some(overlay) = &config.overlay {
         note(remove_overlay(&config, overlay).await);

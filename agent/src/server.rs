@@ -5,7 +5,8 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -31,6 +32,10 @@ use crate::{
 
 /// Name of the socket below `--run-dir`.
 pub(crate) const SOCKET: &str = "agent.sock";
+
+/// How often, and how far apart, another agent has to answer to count as one.
+const LAST_BREATHS: u32 = 10;
+const LAST_BREATH: Duration = Duration::from_millis(100);
 
 /// What the socket answers from.
 pub(crate) struct Sources {
@@ -64,6 +69,19 @@ pub(crate) struct Server {
     path: PathBuf,
 }
 
+/// Whether another agent serves there. One that was just killed may seem to for a moment: a program that it was about to
+/// run has its sockets until it is that program.
+fn still_answers(path: &Path) -> bool {
+    let answers = || std::os::unix::net::UnixStream::connect(path).is_ok();
+    (0..LAST_BREATHS).all(|_| {
+        let answered = answers();
+        if answered {
+            thread::sleep(LAST_BREATH);
+        }
+        answered
+    })
+}
+
 impl Server {
     /// Binds the socket; readable by root only, since it shows every Service of the cluster.
     ///
@@ -72,7 +90,7 @@ impl Server {
     pub(crate) fn bind(run_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(run_dir)?;
         let path = run_dir.join(SOCKET);
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        if still_answers(&path) {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 format!("another agent answers at {}; stop it or choose another --run-dir", path.display()),
@@ -173,5 +191,26 @@ async fn traced(sources: &Sources, asked: Vec<Asked>) -> Result<Json<Vec<Answer>
         Ok(answers) => Ok(Json(answers)),
         Err(error @ TraceError::Stopping) => Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
         Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as StdListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_agent_that_answers_is_enough_and_one_that_dies_is_waited_for() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let other = StdListener::bind(directory.path().join(SOCKET))?;
+        let refused = Server::bind(directory.path()).err().map(|error| error.kind());
+        assert_eq!(refused, Some(io::ErrorKind::AddrInUse));
+        let dying = thread::spawn(move || {
+            thread::sleep(LAST_BREATH * 2);
+            drop(other);
+        });
+        Server::bind(directory.path())?;
+        dying.join().map_err(|_| io::Error::other("the other agent panicked"))
     }
 }

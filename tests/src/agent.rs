@@ -132,7 +132,7 @@ impl Agent {
         let pid = Pid::from_raw(i32::try_from(child.id()).context("PID")?);
         kill(pid, Signal::SIGTERM).context("SIGTERM to the agent")?;
         let (status, _) =
-            eventually(secs(10), || child.try_wait()?.ok_or_else(|| anyhow!("the agent still runs after SIGTERM")))?;
+            eventually(secs(30), || child.try_wait()?.ok_or_else(|| anyhow!("the agent still runs after SIGTERM")))?;
         if !status.success() {
             bail!("the agent was asked to stop and ended with {status}\n{}", self.log_tail());
         }

@@ -45,7 +45,7 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "BIT")]
     pub(crate) iptables_masquerade_bit: Option<u64>,
 
-    /// Serve NodePorts at 127.0.0.1 in ebpf and iptables mode; default: true.
+    /// Serve NodePorts at 127.0.0.1; default: true.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) iptables_localhost_nodeports: Option<bool>,
 
