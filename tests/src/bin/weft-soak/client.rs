@@ -174,7 +174,7 @@ pub(crate) fn print(seen: &Observation) -> String {
     format!("{} {frontend} {family} {} {} {outcome}\n", seen.service, seen.start, seen.end)
 }
 
-/// Reads what [`print`] wrote.
+/// Reads what [`print()`] wrote.
 pub(crate) fn parse(client: At, line: &str) -> Result<Observation> {
     let parts: Vec<&str> = line.split(' ').collect();
     let &[service, frontend, family, start, end, outcome] = parts.as_slice() else { bail!("observation {line:?}") };
