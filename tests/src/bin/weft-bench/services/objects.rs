@@ -16,7 +16,7 @@ const NODE_PORT_EVERY: u32 = 4;
 const FIRST_NODE_PORT: u32 = 30_000;
 /// Of the Service that is measured and changed.
 pub(crate) const NODE_PORT: u16 = 32_700;
-/// `iperf3`'s port, behind the same Service.
+/// `iperf3`'s port, behind the same Services.
 pub(super) const IPERF_PORT: u16 = 5201;
 pub(super) const IPERF_NODE_PORT: u16 = 32_701;
 /// Where the servers listen.
@@ -76,8 +76,9 @@ impl Catalogue {
     pub(crate) fn objects(&self) -> Vec<Value> {
         let mut objects = Vec::new();
         if self.services > 1 {
-            objects.push(service("a-first", FIRST, &[("http", 80, SERVER_PORT, None)]));
-            objects.push(self.slice("a-first", &self.servers[0], None));
+            let ports = [("http", 80, SERVER_PORT, None), ("iperf", IPERF_PORT, IPERF_PORT, None)];
+            objects.push(service("a-first", FIRST, &ports));
+            objects.push(self.slice("a-first", &self.servers[0], Some(IPERF_PORT)));
         }
         for number in 0..self.services.saturating_sub(2) {
             let name = format!("m-{number:05}");
