@@ -31,7 +31,7 @@ pub(crate) struct NodeNetwork {
 pub(crate) fn add(environment: &Environment, config: &Config) -> Result<AddResult, Error> {
     let args = Args::parse(&environment.args)?;
     let (requested, mac) = (config.requested_ips(&args)?, config.mac(&args)?);
-    config.check_ipam()?;
+    config.check()?;
     let sandbox = Sandbox::open(environment)?;
     // Before anything is taken, so that the first attachment is unharmed (A1).
     if sandbox.netlink.link_by_name(&environment.ifname)?.is_some() {

@@ -1,19 +1,23 @@
 //! The network configuration on standard input.
 
+mod body;
+
 use std::{net::IpAddr, path::PathBuf};
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use weft_netlink::Mac;
 
+use self::body::{AttachmentEntry, Body, HostLocal};
+
+pub(crate) use self::body::normalise;
 use crate::{
     args::{Args, parse_address},
     attachment::ValidAttachments,
-    bandwidth::{BandwidthSettings, Rates},
-    dns::{Dns, RuntimeDns},
+    bandwidth::BandwidthSettings,
+    dns::Dns,
     env::is_identifier,
     error::{Code, Error},
-    host_port::{Masquerade, PortMapBackend, PortMapSettings},
+    host_port::{Masquerade, PortMapSettings},
     ipam::RangeConfig,
     result::RouteConfig,
     version::Version,
@@ -21,6 +25,10 @@ use crate::{
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// Of the reference plugins portmap and bandwidth: who leaves them out opens a port to more clients than was asked for, or
+/// limits more traffic.
+const UNSUPPORTED: [&str; 4] = ["conditionsV4", "conditionsV6", "shapedSubnets", "unshapedSubnets"];
 
 /// The part every command checks first, in this order: JSON, name, version (R1.6).
 #[derive(Clone, Debug)]
@@ -78,80 +86,8 @@ pub(crate) struct Config {
     valid_attachments: Option<Value>,
     requested_ips: Vec<String>,
     mac: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "lowercase")]
-struct Body {
-    mtu: u32,
-    subnetfile: Option<PathBuf>,
-    datadir: Option<PathBuf>,
-    sharedwith: Vec<PathBuf>,
-    overlaydevice: Option<String>,
-    ipam: Option<Value>,
-    dns: Option<Value>,
-    args: ArgsSection,
-    runtimeconfig: RuntimeConfig,
-    prevresult: Option<Value>,
-    /// Of the reference plugin portmap: whether clients that could not be answered otherwise are masqueraded, and all.
-    snat: Option<bool>,
-    masqall: bool,
-    backend: Option<PortMapBackend>,
-    capabilities: Capabilities,
-    #[serde(flatten)]
-    rates: Rates,
-    #[serde(rename = "cni.dev/valid-attachments")]
-    valid_attachments: Option<Value>,
-    /// Another name libcni sends the same under.
-    #[serde(rename = "cni.dev/attachments")]
-    attachments: Option<Value>,
-}
-
-/// What the runtime is to pass in `runtimeConfig`; it stays in the configuration.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "lowercase")]
-struct Capabilities {
-    portmappings: bool,
-}
-
-/// An attachment as GC is told of it; keys are in lower case by then.
-#[derive(Debug, Deserialize)]
-struct AttachmentEntry {
-    containerid: String,
-    ifname: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "lowercase")]
-struct HostLocal {
-    datadir: Option<PathBuf>,
-    resolvconf: Option<PathBuf>,
-    ranges: Vec<Vec<RangeConfig>>,
-    routes: Vec<RouteConfig>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ArgsSection {
-    cni: PodArgs,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PodArgs {
-    ips: Vec<String>,
-    mac: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "lowercase")]
-struct RuntimeConfig {
-    ips: Vec<String>,
-    mac: Option<String>,
-    ipranges: Vec<Vec<RangeConfig>>,
-    dns: RuntimeDns,
-    portmappings: Option<Value>,
-    bandwidth: Option<Value>,
+    /// A field that asks for what there is not, with its value.
+    unsupported: Option<(&'static str, Value)>,
 }
 
 impl Header {
@@ -187,6 +123,7 @@ impl Header {
 
 impl Config {
     pub(crate) fn parse(header: Header) -> Result<Self, Error> {
+        let unsupported = UNSUPPORTED.into_iter().find_map(|key| stated(&header.body, key));
         let body: Body = serde_json::from_value(header.body).map_err(decoding)?;
         let ipam = IpamPlugin::named_by(body.ipam.as_ref())?;
         // The section of another plugin is its own business: it need not even look like host-local's.
@@ -232,6 +169,7 @@ impl Config {
             valid_attachments: body.valid_attachments.or(body.attachments),
             requested_ips: body.args.cni.ips.into_iter().chain(body.runtimeconfig.ips).collect(),
             mac: body.runtimeconfig.mac.filter(|mac| !mac.is_empty()).or(body.args.cni.mac),
+            unsupported,
         })
     }
 
@@ -266,8 +204,15 @@ impl Config {
         }
     }
 
-    /// Refuses what no interface of ours can be made from.
-    pub(crate) fn check_ipam(&self) -> Result<(), Error> {
+    /// Refuses what no attachment of ours can be made from.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some((key, value)) = &self.unsupported {
+            return Err(Error::with_details(
+                Code::UnsupportedField,
+                format!("unsupported field {key}: {value}"),
+                "chain the plugin that has it after weft-cni, and leave its capability out of weft-cni's",
+            ));
+        }
         if self.ipam != IpamPlugin::Unnamed {
             return Ok(());
         }
@@ -293,20 +238,15 @@ impl IpamPlugin {
     }
 }
 
-fn decoding(error: serde_json::Error) -> Error {
-    Error::new(Code::Decode, format!("failed to load netconf: {error}"))
+/// A member that says something: no empty list or text.
+fn stated(body: &Value, key: &'static str) -> Option<(&'static str, Value)> {
+    let value = body.get(key.to_ascii_lowercase())?;
+    let is_empty = value.as_array().is_some_and(Vec::is_empty) || value.as_str().is_some_and(str::is_empty);
+    (!is_empty).then(|| (key, value.clone()))
 }
 
-/// Go's decoder takes keys in any case and null for any type, and containerd makes use of both (R1.8).
-pub(crate) fn normalise(value: Value) -> Value {
-    match value {
-        Value::Object(object) => {
-            let known = object.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(known.map(|(key, value)| (key.to_ascii_lowercase(), normalise(value))).collect::<Map<_, _>>())
-        }
-        Value::Array(items) => items.into_iter().filter(|item| !item.is_null()).map(normalise).collect(),
-        other => other,
-    }
+fn decoding(error: serde_json::Error) -> Error {
+    Error::new(Code::Decode, format!("failed to load netconf: {error}"))
 }
 
 #[cfg(test)]

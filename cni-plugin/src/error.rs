@@ -8,6 +8,8 @@ use crate::version::Version;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     IncompatibleVersion,
+    /// A field of the configuration asks for what there is not.
+    UnsupportedField,
     InvalidEnvironment,
     Io,
     Decode,
@@ -35,6 +37,7 @@ impl Code {
     pub(crate) const fn number(self) -> u32 {
         match self {
             Self::IncompatibleVersion => 1,
+            Self::UnsupportedField => 2,
             Self::InvalidEnvironment => 4,
             Self::Io => 5,
             Self::Decode => 6,

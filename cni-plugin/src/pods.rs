@@ -86,7 +86,7 @@ pub fn pods(networks: &Path) -> Result<Vec<Pod>, PodsError> {
         found.host_interface = Some(link.name.clone());
         found.name = name.map(str::to_owned);
     }
-    let claims = host_port::all_claims().map_err(|error: Error| PodsError::HostPorts(error.to_string()))?;
+    let claims = host_port::all_claims(networks).map_err(|error: Error| PodsError::HostPorts(error.to_string()))?;
     let mut ports: HashMap<IpAddr, Vec<PodHostPort>> = HashMap::new();
     for claim in claims {
         let host = SocketAddr::new(claim.host, claim.host_port);

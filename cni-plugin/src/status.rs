@@ -21,7 +21,7 @@ use crate::{
 /// Success is readiness. What impairs running pods is looked for first, for its code says more.
 pub(crate) fn status(environment: &Environment, config: &Config) -> Result<(), Error> {
     data_path(config)?;
-    config.check_ipam().map_err(not_available)?;
+    config.check().map_err(not_available)?;
     let sets = network_of_node(config).map_err(not_available)?.sets;
     if config.ipam == IpamPlugin::HostLocal {
         writable(&config.data_dir.join(&config.name))?;

@@ -4,19 +4,20 @@
 //! the host's end of every pair; the host has one route per pod. So pods of one node reach each other, themselves
 //! through a Service, and the node, by plain routing.
 
-use std::{
-    net::IpAddr,
-    os::fd::AsFd,
-    thread,
-    time::{Duration, Instant},
-};
+mod ready;
+mod routes;
+
+use std::os::fd::AsFd;
 
 use ipnetwork::IpNetwork;
 use weft_netlink::{
-    AddressOptions, IfIndex, Link, Mac, Neighbour, NeighbourState, Netlink, NetnsGuard, Route, RouteKind, RouteScope,
-    TABLE_MAIN, VethSpec, sysctl,
+    AddressOptions, IfIndex, Link, Mac, Neighbour, NeighbourState, Netlink, NetnsGuard, VethSpec, sysctl,
 };
 
+use self::{
+    ready::wait_until_ready,
+    routes::{container_routes, on_link},
+};
 use crate::{
     attachment::{AttachmentId, NAME_ATTEMPTS},
     error::{Code, Error},
@@ -24,13 +25,6 @@ use crate::{
     result::RouteConfig,
     sandbox::Sandbox,
 };
-
-/// How long the kernel may take to put in order what it was told. It takes some 0.1 ms, but its threads need the lock
-/// (RTNL) that every removal of an interface holds for some 20 ms: seconds, where dozens of pods come and go at once.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// First and longest pause between two looks. Who looks too often keeps the kernel from its work.
-const PAUSE: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]
@@ -184,121 +178,6 @@ fn put_address(netlink: &Netlink, link: IfIndex, address: IpNetwork) -> Result<(
     netlink.replace_address(link, address, options).map_err(Error::from)
 }
 
-fn on_link(destination: IpNetwork, link: IfIndex) -> Route {
-    let scope = if destination.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
-    Route { link: Some(link), scope, ..Route::new(destination) }
-}
-
-/// The container's routes, after those to the gateways.
-fn container_routes(wiring: &Wiring<'_>, link: IfIndex) -> Vec<Route> {
-    let mut routes = Vec::new();
-    for lease in wiring.leases {
-        let subnet = IpNetwork::new(lease.address.network(), lease.address.prefix())
-            .expect("the prefix length is that of the address");
-        let has_default =
-            wiring.routes.iter().any(|route| route.dst.prefix() == 0 && route.dst.is_ipv4() == subnet.is_ipv4());
-        // Pods of this node are not neighbours but behind the gateway; a default route says that as well.
-        if !has_default {
-            routes.push(Route { gateway: Some(lease.gateway), link: Some(link), ..Route::new(subnet) });
-        }
-    }
-    routes.extend(wiring.routes.iter().map(|route| Route {
-        gateway: route.gw,
-        link: Some(link),
-        metric: route.priority,
-        table: route.table.unwrap_or(TABLE_MAIN),
-        scope: route.scope.map_or(RouteScope::Universe, RouteScope::from),
-        mtu: route.mtu,
-        advmss: route.advmss,
-        ..Route::new(route.dst)
-    }));
-    routes
-}
-
-/// Kernel threads finish what the requests began. Until they have, packets get lost, and the runtime may start a probe
-/// the moment it has our result (A12):
-/// * linkwatch gives the end that came up first its queue, after the other end came up;
-/// * IPv6's addrconf_dad_work makes a new address local, with or without duplicate address detection.
-fn wait_until_ready(host: &Netlink, host_link: &Link, sandbox: &Sandbox, leases: &[Lease]) -> Result<(), Error> {
-    wait_until("carrier", || {
-        Ok(host.link_by_index(host_link.index)?.ok_or_else(|| vanished(&host_link.name))?.running)
-    })?;
-    for lease in leases.iter().filter(|lease| lease.address.is_ipv6()) {
-        wait_until("local address of the container", || is_local(&sandbox.netlink, lease.address.ip()))?;
-        wait_until("local gateway address", || is_local(host, lease.gateway))?;
-    }
-    Ok(())
-}
-
-fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, Error> {
-    match netlink.route_to(address) {
-        Ok(route) => Ok(route.kind == RouteKind::Local),
-        Err(error) if error.is_unreachable() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> Result<bool, Error>) -> Result<(), Error> {
-    let (start, mut pause) = (Instant::now(), PAUSE.0);
-    while !is_so()? {
-        if start.elapsed() > PATIENCE {
-            return Err(Error::new(Code::Network, format!("no {what} after {PATIENCE:?}")));
-        }
-        thread::sleep(pause);
-        pause = (pause + pause / 2).min(PAUSE.1);
-    }
-    Ok(())
-}
-
 fn vanished(name: &str) -> Error {
     Error::new(Code::Network, format!("{name} vanished while it was being set up"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ipam::Owner;
-
-    fn id() -> AttachmentId<'static> {
-        AttachmentId { network: "weft", owner: Owner { container_id: "p", ifname: "eth0" } }
-    }
-
-    fn lease(address: &str, gateway: &str) -> Lease {
-        Lease { address: address.parse().unwrap(), gateway: gateway.parse().unwrap() }
-    }
-
-    fn texts(leases: &[Lease], routes: &[RouteConfig]) -> Vec<String> {
-        let wiring = Wiring { id: id(), pod: None, mtu: None, mac: None, leases, routes };
-        container_routes(&wiring, IfIndex::new(2).unwrap()).iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a9_the_own_subnet_goes_by_the_gateway_when_there_is_no_default_route() {
-        let leases = [lease("10.244.1.5/24", "10.244.1.1"), lease("fd44::5/64", "fd44::1")];
-        let default = RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway);
-        assert_eq!(
-            texts(&leases, &[default]),
-            ["fd44::/64 via fd44::1 on link #2", "0.0.0.0/0 via 10.244.1.1 on link #2"]
-        );
-        assert_eq!(
-            texts(&leases, &[]),
-            ["10.244.1.0/24 via 10.244.1.1 on link #2", "fd44::/64 via fd44::1 on link #2"]
-        );
-    }
-
-    #[test]
-    fn a6_route_attributes_are_passed_on() {
-        let leases = [lease("10.244.1.5/24", "10.244.1.1")];
-        let configured = RouteConfig {
-            mtu: Some(1300),
-            advmss: Some(1260),
-            priority: Some(7),
-            table: Some(100),
-            scope: Some(0),
-            ..RouteConfig::via("0.0.0.0/0".parse().unwrap(), leases[0].gateway)
-        };
-        let wiring = Wiring { id: id(), pod: None, mtu: None, mac: None, leases: &leases, routes: &[configured] };
-        let route = container_routes(&wiring, IfIndex::new(2).unwrap()).remove(0);
-        assert_eq!((route.mtu, route.advmss, route.metric, route.table), (Some(1300), Some(1260), Some(7), 100));
-    }
 }

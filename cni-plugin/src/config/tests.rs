@@ -106,7 +106,7 @@ fn the_ipam_plugin_is_host_local_or_another_or_a_mistake() {
         (r#"{"subnet":"10.1.0.0/24"}"#, IpamPlugin::Unnamed),
     ] {
         let config = parse(&format!(r#"{{"name":"n","ipam":{ipam}}}"#)).unwrap();
-        assert_eq!(config.check_ipam().is_err(), expected == IpamPlugin::Unnamed);
+        assert_eq!(config.check().is_err(), expected == IpamPlugin::Unnamed);
         assert_eq!(config.ipam, expected);
     }
     assert_eq!(failure(r#"{"name":"n","ipam":{"type":7}}"#).0, Code::Decode);
@@ -140,4 +140,16 @@ fn g1_no_list_of_attachments_is_not_an_empty_list() {
     assert_eq!(valid(&format!(r#","cni.dev/valid-attachments":{list}"#)), Ok(Some(listed.clone())));
     assert_eq!(valid(&format!(r#","cni.dev/attachments":{list}"#)), Ok(Some(listed)));
     assert_eq!(valid(r#","cni.dev/valid-attachments":[{"containerID":"a"}]"#).unwrap_err().code, Code::Decode);
+}
+
+#[test]
+fn r4_1_fields_of_others_that_may_not_be_ignored_are_named_with_their_value() {
+    let check = |field: &str| parse(&format!(r#"{{"name":"n",{field}}}"#)).unwrap().check();
+    let error = check(r#""ConditionsV4":["-s","192.0.2.0/24"]"#).unwrap_err();
+    assert_eq!(error.code, Code::UnsupportedField);
+    assert_eq!(error.message, r#"unsupported field conditionsV4: ["-s","192.0.2.0/24"]"#);
+    assert_eq!(check(r#""shapedSubnets":["10.0.0.0/8"]"#).unwrap_err().code, Code::UnsupportedField);
+    for harmless in [r#""conditionsV6":[]"#, r#""unshapedSubnets":null"#, r#""markMasqBit":13"#] {
+        assert_eq!(check(harmless), Ok(()), "{harmless}");
+    }
 }

@@ -10,6 +10,8 @@ mod nftables;
 mod stale_flows;
 mod table;
 
+use std::path::Path;
+
 use weft_netlink::sysctl;
 
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
     extras::{Attached, Extra},
     host_port::claim::{Claim, Holder},
     result::{AddResult, Reported},
+    teardown::Teardown,
 };
 
 pub(crate) use mapping::{Masquerade, PortMapBackend, PortMapSettings};
@@ -45,9 +48,11 @@ impl Backend {
     }
 }
 
-/// All host ports of this node.
-pub(crate) fn all_claims() -> Result<Vec<Claim>, Error> {
-    nftables::claims()?.map_or_else(iptables::claims, Ok)
+/// All host ports of this node, of networks with their files in `data_dir`.
+pub(crate) fn all_claims(data_dir: &Path) -> Result<Vec<Claim>, Error> {
+    let mut claims = nftables::claims()?.unwrap_or_default();
+    claims.extend(iptables::claims(data_dir)?);
+    Ok(claims)
 }
 
 impl Extra for HostPort {
@@ -86,7 +91,7 @@ impl Extra for HostPort {
         }
         match Backend::choose(attached.config)? {
             Backend::Nftables => nftables::check(&claims),
-            Backend::Iptables => iptables::check(&claims),
+            Backend::Iptables => iptables::check(attached.config, &claims),
         }
     }
 
@@ -105,7 +110,7 @@ impl Extra for HostPort {
         };
         usable.map_err(|error| Error {
             code: Code::NotAvailable,
-            details: format!("host ports cannot be mapped: {}", error.details),
+            message: format!("host ports cannot be mapped: {}", error.message),
             ..error
         })
     }
@@ -113,15 +118,11 @@ impl Extra for HostPort {
 
 /// Removes the claims of some holders, wherever they are.
 fn remove(config: &Config, whose: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
-    let removed = [nftables::remove(whose), iptables::remove(config, whose)];
-    let mut failure = None;
-    for result in removed {
-        match result {
-            Ok(claims) => stale_flows::forget(&claims),
-            Err(error) => failure = failure.or(Some(error)),
-        }
+    let mut teardown = Teardown::default();
+    for removed in [nftables::remove(whose), iptables::remove(config, whose)] {
+        teardown.step(removed.map(|claims| stale_flows::forget(&claims)));
     }
-    failure.map_or(Ok(()), Err)
+    teardown.finish()
 }
 
 /// What the attachment is to have: each mapping, in each family the pod and the mapping have.

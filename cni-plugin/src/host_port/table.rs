@@ -52,7 +52,7 @@ pub(super) const FAMILIES: [Family; 2] = [
 
 /// Masquerading keeps off the usual NodePorts, as the proxy's does and for its reason: the answer of a UDP server in a pod
 /// to such a port of its node would be taken for a request to the Service.
-const MASQUERADE_PORTS: (u16, u16) = (32768, 65535);
+pub(super) const MASQUERADE_PORTS: (u16, u16) = (32768, 65535);
 
 /// NFPROTO_IPV4 and NFPROTO_IPV6; RTN_LOCAL; IPS_DST_NAT.
 const IPV4: u8 = 2;

@@ -48,11 +48,14 @@ pub(crate) fn address_of_file(name: &str) -> Option<IpAddr> {
     name.parse().ok()
 }
 
-/// Container ID and interface name in the text of a reservation; the name is missing in old files.
+/// Container ID and interface name in the text of a reservation; the name is missing in old files. An empty ID: the file names
+/// nobody, and reserves nothing.
 pub(crate) fn holder(reservation: &str) -> (&str, Option<&str>) {
-    match reservation.trim().split_once('\n') {
+    // Of files that were written shortly before a node lost power, file systems keep the name, and zeros or nothing in it.
+    let text = reservation.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    match text.split_once('\n') {
         Some((container_id, ifname)) => (container_id.trim_end(), Some(ifname.trim_start())),
-        None => (reservation.trim(), None),
+        None => (text, None),
     }
 }
 
@@ -94,6 +97,10 @@ impl From<Error> for CniError {
             Error::InvalidRange(_) => Code::InvalidConfig,
             _ => Code::Ipam,
         };
-        Self::new(code, error.to_string())
+        let advice = match error {
+            Error::Exhausted(_) => "`weft pods` on the node lists who has them",
+            _ => "",
+        };
+        Self::with_details(code, error.to_string(), advice)
     }
 }

@@ -80,7 +80,8 @@ impl Store {
     pub(super) fn reservations(&self) -> Result<BTreeMap<IpAddr, String>, Error> {
         let mut reservations = BTreeMap::new();
         for address in self.addresses()? {
-            if let Some(text) = self.reservation(address)? {
+            let text = self.reservation(address)?;
+            if let Some(text) = text.filter(|text| !names_nobody(text)) {
                 reservations.insert(address, text);
             }
         }
@@ -117,8 +118,12 @@ impl Store {
             file.write_all(owner.content().as_bytes())?;
             let linked = match fs::hard_link(&scratch, &path) {
                 Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-                Err(error) => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                // Nobody else can be about to fill it: that needs the lock.
+                Err(_) if names_nobody(&String::from_utf8_lossy(&fs::read(&path)?)) => {
+                    return fs::rename(&scratch, &path).map(|()| true);
+                }
+                Err(_) => false,
             };
             fs::remove_file(&scratch)?;
             Ok(linked)
@@ -177,6 +182,11 @@ impl Store {
     fn path_of(&self, address: IpAddr) -> PathBuf {
         self.directory.join(address.to_string())
     }
+}
+
+/// Whether the text of a reservation names no container.
+fn names_nobody(text: &str) -> bool {
+    holder(text).0.is_empty()
 }
 
 /// Whether the text of a reservation names this owner.

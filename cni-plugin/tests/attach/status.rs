@@ -2,9 +2,9 @@
 
 use std::{fs, process::Command};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::kit::{Node, Outcome, Pod};
+use crate::kit::{Node, Outcome, PLUGIN, Pod};
 
 fn status(node: &Node) -> Outcome {
     node.on_network("STATUS", &node.config("1.1.0"))
@@ -84,4 +84,25 @@ fn s2_an_invalid_configuration_is_50() {
         let outcome = node.on_network("STATUS", &node.config_with("1.1.0", json!({"ipam": ipam})));
         assert_eq!(outcome.error().0, 50, "{ipam}");
     }
+}
+
+/// Host ports that may be asked for and cannot be had: in a mount namespace without the programs.
+#[test]
+fn s2_host_ports_that_cannot_be_mapped() {
+    let node = Node::v4();
+    let config = node.directory().join("config.json");
+    let members = json!({"backend": "iptables", "capabilities": {"portMappings": true}});
+    fs::write(&config, node.config_with("1.1.0", members).to_string()).unwrap();
+    let hidden = format!("mount -t tmpfs none /usr/sbin && exec {PLUGIN} <{}", config.display());
+    let shown = format!("exec {PLUGIN} <{}", config.display());
+    let status = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).env("CNI_COMMAND", "STATUS").env("CNI_PATH", "/x");
+        node.netns.run(|| command.output().unwrap()).unwrap()
+    };
+    assert!(status(&shown).status.success(), "{:?}", status(&shown));
+    let output = status(&hidden);
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 50, "{output:?}");
+    assert_eq!(error["msg"], "host ports cannot be mapped: iptables-save is not installed");
 }

@@ -90,6 +90,24 @@ fn a7_ipv6_is_switched_on_where_it_was_off() {
     tcp(&node.netns, &pod.netns, address);
 }
 
+#[test]
+fn a7_both_ends_have_their_kernel_parameters() {
+    let (node, pod) = (Node::dual_stack(), Pod::new("p"));
+    let result = node.add(&pod).result();
+    let host_end = result["interfaces"][0]["name"].as_str().unwrap();
+    let is = |netns: &Netns, parameter: &str, value: &str| {
+        let found = netns.run(|| sysctl::get(parameter).unwrap()).unwrap();
+        assert_eq!(found, value, "{parameter}");
+    };
+    is(&node.netns, "net/ipv4/ip_forward", "1");
+    is(&node.netns, "net/ipv6/conf/all/forwarding", "1");
+    is(&node.netns, &format!("net/ipv6/conf/{host_end}/accept_ra"), "0");
+    for (parameter, value) in [("accept_dad", "0"), ("keep_addr_on_down", "1"), ("disable_ipv6", "0")] {
+        is(&pod.netns, &format!("net/ipv6/conf/eth0/{parameter}"), value);
+    }
+    is(&pod.netns, "net/ipv6/conf/lo/disable_ipv6", "0");
+}
+
 /// The very first packet arrives, sent the moment the result is there.
 #[test]
 fn a12_the_first_datagram_arrives() {

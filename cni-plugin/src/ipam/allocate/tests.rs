@@ -204,3 +204,24 @@ fn addresses_of_pods_of_flannels_time_are_left_to_them() {
     assert_eq!(addresses(&pool.allocate(owner("other"), &wanted).unwrap()), ["10.244.1.2/29"]);
     assert!(!others[1].exists());
 }
+
+/// A power failure leaves the names of the last files, and nothing or zeros in them; DEL frees what names its container only.
+#[test]
+fn r1_9_a_file_that_names_nobody_reserves_nothing() {
+    let directory = TempDir::new().unwrap();
+    let network = directory.path().join("weft");
+    fs::create_dir(&network).unwrap();
+    for (name, text) in [("10.244.1.2", ""), ("10.244.1.3", "\0\0\0\0"), ("10.244.1.4", "pod\r\neth0")] {
+        fs::write(network.join(name), text).unwrap();
+    }
+    let pool = pool(&directory, &["10.244.1.0/29"]);
+    assert!(pool.check_room().is_ok());
+    let next = |id| addresses(&pool.allocate(owner(id), &[]).unwrap()).remove(0);
+    assert_eq!(
+        (next("a"), next("b"), next("c")),
+        ("10.244.1.2/29".into(), "10.244.1.3/29".into(), "10.244.1.5/29".into())
+    );
+    let read = |name: &str| fs::read_to_string(network.join(name)).unwrap();
+    assert_eq!((read("10.244.1.2").as_str(), read("10.244.1.3").as_str()), ("a\r\neth0", "b\r\neth0"));
+    assert!(!files(&directory).contains(&"weft-cni.tmp".to_owned()));
+}

@@ -1,0 +1,9 @@
+//! hostPort (section 8): packets from a client outside, from the node and from the pods themselves.
+
+mod iptables;
+mod killed;
+mod loopback;
+mod packets;
+mod site;
+
+pub(crate) use site::{mapping, rules};
