@@ -14,6 +14,7 @@ pub mod kube_proxy;
 pub mod live;
 pub mod model;
 pub mod nftables;
+mod packed;
 pub mod plan;
 mod program;
 pub mod udp_sockets;

@@ -42,7 +42,6 @@ pub use weft_ebpf::{MapSizes, SocketPlaneConfig};
 use weft_ebpf::{SocketPlane, remove_pins};
 
 use self::{
-    port::address,
     table::{Refused, Table},
     writes::Target,
 };
@@ -119,8 +118,7 @@ impl DataPlane for Ebpf {
     fn connections(&self, key: &PlanKey) -> Result<Vec<EndpointConnections>, DataPlaneError> {
         let Some(port) = self.table.port(key) else { return Ok(Vec::new()) };
         let mut connections = Vec::new();
-        for endpoint in port.endpoints() {
-            let counter = port.counter(&address(&endpoint)).expect("every endpoint of a port has a counter");
+        for (endpoint, counter) in port.counters() {
             let count = Target::connections(self.plane.maps(), counter)
                 .map_err(|error| failed(&format!("count the connections of {key}"), error))?;
             connections.push(EndpointConnections { endpoint, connections: count });

@@ -1,6 +1,10 @@
 //! One Service port as it is in the maps.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use weft_ebpf::Full;
 use weft_ebpf_abi::{SERVICE_DROP, SERVICE_REJECT, ServiceValue};
@@ -55,8 +59,10 @@ pub(crate) struct Port {
     /// Frontends and the index of their set, sorted.
     pub(crate) frontends: Vec<(FrontendKey, usize)>,
     pub(crate) sets: [Option<Set>; 2],
-    /// Elements of `CONNECTIONS` of all endpoints of both sets, sorted by address.
-    pub(crate) counters: Vec<(SocketAddr, u32)>,
+    /// The endpoints of both sets, sorted, each once. Mostly the plan's own list: there may be 100,000 endpoints.
+    endpoints: Arc<[Endpoint]>,
+    /// Their elements of `CONNECTIONS`, in the same order.
+    counters: Box<[u32]>,
     pub(crate) affinity: Option<Affinity>,
 }
 
@@ -68,9 +74,20 @@ impl Port {
     }
 
     /// The counter of an endpoint.
-    pub(crate) fn counter(&self, endpoint: &SocketAddr) -> Option<u32> {
-        let place = self.counters.binary_search_by_key(endpoint, |(address, _)| *address).ok()?;
-        Some(self.counters[place].1)
+    pub(crate) fn counter(&self, endpoint: &Endpoint) -> Option<u32> {
+        let place = self.endpoints.binary_search_by_key(&identity(endpoint), identity).ok()?;
+        Some(self.counters[place])
+    }
+
+    /// Every endpoint with its counter.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = (Endpoint, u32)> {
+        self.endpoints.iter().copied().zip(self.counters.iter().copied())
+    }
+
+    /// Makes these, which are sorted, the endpoints.
+    pub(crate) fn count(&mut self, counted: &[(SocketAddr, u32)]) {
+        self.endpoints = counted.iter().map(|(address, _)| endpoint(*address)).collect();
+        self.counters = counted.iter().map(|(_, counter)| *counter).collect();
     }
 
     /// Everything it has in array maps.
@@ -78,16 +95,7 @@ impl Port {
         let blocks = self.sets.iter().flatten().filter_map(move |set| Some(Item::Block(family, set.block?)));
         let sets = self.sets.iter().flatten().map(|set| Item::Set(set.id));
         let affinity = self.affinity.iter().map(|affinity| Item::Set(affinity.id));
-        blocks.chain(sets).chain(affinity).chain(self.counters.iter().map(|&(_, counter)| Item::Counter(counter)))
-    }
-
-    /// The endpoints of both sets, sorted, each once.
-    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        let mut endpoints: Vec<_> =
-            self.sets.iter().flatten().flat_map(|set| set.outcome.endpoints()).copied().collect();
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        endpoints
+        blocks.chain(sets).chain(affinity).chain(self.counters.iter().copied().map(Item::Counter))
     }
 
     /// The port as `plan` wants it, keeping of `self` what stays as it is: the ids of its sets and its affinity, blocks with the same endpoints, the
@@ -105,13 +113,10 @@ impl Port {
             used.then_some(outcome(plan, role))
         });
 
-        let mut endpoints: Vec<SocketAddr> =
-            wanted.iter().flatten().flat_map(|outcome| outcome.endpoints()).map(address).collect();
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        let is_new = |endpoint: &&SocketAddr| self.counter(endpoint).is_none();
+        next.endpoints = united(wanted);
+        let is_new = |endpoint: &&Endpoint| self.counter(endpoint).is_none();
         let mut request = Request {
-            counters: endpoints.iter().filter(is_new).count(),
+            counters: next.endpoints.iter().filter(is_new).count(),
             sets: usize::from(plan.affinity.is_some() && self.affinity.is_none()),
             ..Request::default()
         };
@@ -126,11 +131,11 @@ impl Port {
 
         writes.counters.extend(&grant.counters);
         writes.turns.extend(&grant.sets);
-        let mut counter_of = |endpoint: SocketAddr| {
-            let counter = self.counter(&endpoint).or_else(|| grant.counters.pop_front());
-            (endpoint, counter.expect("as many counters as new endpoints were granted"))
+        let mut counter_of = |endpoint: &Endpoint| {
+            let counter = self.counter(endpoint).or_else(|| grant.counters.pop_front());
+            counter.expect("as many counters as new endpoints were granted")
         };
-        next.counters = endpoints.into_iter().map(&mut counter_of).collect();
+        next.counters = next.endpoints.iter().map(&mut counter_of).collect();
         for (index, outcome) in wanted.into_iter().enumerate() {
             let Some(outcome) = outcome else { continue };
             let old = self.sets[index].as_ref();
@@ -166,9 +171,8 @@ impl Port {
 
     fn write_block(&self, block: Block, outcome: &Outcome, slots: &mut Vec<(u32, Slot)>) {
         for (index, endpoint) in (block.base..).zip(outcome.endpoints()) {
-            let endpoint = address(endpoint);
-            let counter = self.counter(&endpoint).expect("every endpoint of the plan has a counter by now");
-            slots.push((index, Slot { endpoint, counter }));
+            let counter = self.counter(endpoint).expect("every endpoint of the plan has a counter by now");
+            slots.push((index, Slot { endpoint: address(endpoint), counter }));
         }
     }
 }
@@ -188,6 +192,29 @@ fn outcome(plan: &ServicePortPlan, role: Role) -> &Outcome {
     }
 }
 
+/// The endpoints of both outcomes, sorted, each once; where only one has any, its own list.
+fn united(outcomes: [Option<&Outcome>; 2]) -> Arc<[Endpoint]> {
+    let list = |outcome: Option<&Outcome>| match outcome {
+        Some(Outcome::Endpoints(list)) => Arc::clone(list),
+        _ => Arc::default(),
+    };
+    match outcomes.map(list) {
+        [one, other] if other.is_empty() || one == other => one,
+        [one, other] if one.is_empty() => other,
+        [one, other] => {
+            let mut all = [&one[..], &other[..]].concat();
+            all.sort_unstable();
+            all.dedup_by_key(|endpoint| identity(endpoint));
+            all.into()
+        }
+    }
+}
+
+/// What makes it this endpoint, in the order of endpoints.
+fn identity(endpoint: &Endpoint) -> (IpAddr, u16) {
+    (endpoint.address, endpoint.port)
+}
+
 /// 0 would turn affinity off, and the API allows only whole seconds up to a day (7.2).
 fn seconds(timeout: Duration) -> u32 {
     u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).max(1)
@@ -197,6 +224,11 @@ fn length(outcome: &Outcome) -> u32 {
     u32::try_from(outcome.endpoints().len()).expect("fewer than 2^32 endpoints fit in memory")
 }
 
-pub(crate) fn address(endpoint: &Endpoint) -> SocketAddr {
+fn address(endpoint: &Endpoint) -> SocketAddr {
     SocketAddr::new(endpoint.address, endpoint.port)
+}
+
+/// An endpoint as the maps have it: whether it is local is not in them.
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint { address: address.ip(), port: address.port(), local: false }
 }

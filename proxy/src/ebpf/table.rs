@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     dataplane::{Changed, Desired},
+    packed::pack,
     plan::{PlanKey, ServicePortPlan},
 };
 
@@ -144,6 +145,7 @@ impl Table {
         for (key, plan) in &desired.ports {
             self.update(key, Some(plan), now, &mut work);
         }
+        pack(&mut self.ports);
         self.plan_node_addresses(desired, &mut work);
         self.finish(work)
     }

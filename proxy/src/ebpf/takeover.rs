@@ -3,20 +3,20 @@
 //! The maps do not say which Service an element belongs to; the plan does, by its frontends. A Service whose frontends are found keeps
 //! its sets, blocks, counters and affinity, so that turns and counts go on and nothing is written that is right already.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr};
 
 use weft_ebpf_abi::{SERVICE_REJECT, ServiceValue};
 
 use super::{
     blocks::Block,
     frontend::{FrontendKey, Role, frontends},
-    port::{Affinity, Port, Set},
+    port::{Affinity, Port, Set, endpoint},
     storage::{Item, Storage},
     writes::{Observed, Slot},
 };
 use crate::{
     model::IpFamily,
-    plan::{Endpoint, Outcome, ServicePortPlan},
+    plan::{Outcome, ServicePortPlan},
 };
 
 /// What was found, and how much of it has an owner by now.
@@ -43,13 +43,15 @@ impl<'a> Takeover<'a> {
     pub(crate) fn adopt(&mut self, plan: &ServicePortPlan) -> Port {
         let family = plan.key.family;
         let mut port = Port::default();
+        let mut counters = Vec::new();
         let frontends = frontends(plan);
         for role in [Role::Internal, Role::External] {
             let mut values =
                 frontends.iter().filter(|(_, of)| *of == role).filter_map(|(key, _)| self.observed.services.get(key));
             // `adopt_set` refuses a set that already has an owner, as the one both roles share has after the first.
-            port.sets[role as usize] = values.find_map(|value| self.adopt_set(value, family, &mut port.counters));
+            port.sets[role as usize] = values.find_map(|value| self.adopt_set(value, family, &mut counters));
         }
+        port.count(&counters);
         port.affinity = frontends
             .iter()
             .filter_map(|(key, _)| affinity(self.observed.services.get(key)?))
@@ -86,7 +88,9 @@ impl<'a> Takeover<'a> {
         if let Some(slots) = self.observed.blocks.get(&(family, block))
             && self.adopt_block(Item::Block(family, block), slots, counters).is_some()
         {
-            return Some(Set { id, block: Some(block), outcome: Outcome::Endpoints(endpoints(slots)) });
+            // Good only for comparing addresses.
+            let endpoints = slots.iter().map(|slot| endpoint(slot.endpoint)).collect();
+            return Some(Set { id, block: Some(block), outcome: Outcome::Endpoints(endpoints) });
         }
         // Without endpoints, or with a block that makes no sense: its number is enough to go on with.
         let outcome = if value.flags & SERVICE_REJECT != 0 { Outcome::Reject } else { Outcome::Drop };
@@ -125,10 +129,4 @@ impl<'a> Takeover<'a> {
 fn affinity(value: &ServiceValue) -> Option<Affinity> {
     let ServiceValue { affinity_id: id, affinity_seconds: seconds, .. } = *value;
     (seconds != 0).then_some(Affinity { id, seconds })
-}
-
-/// The block as an outcome, good only for comparing addresses: whether an endpoint is local is not in the maps.
-fn endpoints(slots: &[Slot]) -> Arc<[Endpoint]> {
-    let endpoint = |slot: &Slot| Endpoint { address: slot.endpoint.ip(), port: slot.endpoint.port(), local: false };
-    slots.iter().map(endpoint).collect()
 }

@@ -35,7 +35,8 @@ pub(super) fn port_name(check: &Check, field: &str, name: &str) -> Result<Arc<st
         let problem = Problem::invalid(name, "empty, or 1 to 63 of a-z, 0-9 and '-'");
         return Err(check.refuse(format!("{field}.name"), problem));
     }
-    Ok(name.into())
+    // Nearly every port of a cluster may have this name, and there is one empty text for all.
+    Ok(if name.is_empty() { Arc::default() } else { name.into() })
 }
 
 /// Whether an object can have this name: a DNS subdomain, without its rules on where dots and dashes may stand.

@@ -44,8 +44,8 @@ pub(crate) struct SliceEndpoint {
     pub(crate) zone_hints: Option<ZoneHints>,
 }
 
-/// Names of zones, sorted.
-pub(crate) type ZoneHints = Arc<[Arc<str>]>;
+/// Names of zones, sorted. In a box, for then the reference to it is half as large.
+pub(crate) type ZoneHints = Arc<Box<[Arc<str>]>>;
 
 /// What `hints.forNodes` says about this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,10 +166,11 @@ fn zone_hints(for_zones: &[api::HintTarget], known: &mut BTreeSet<ZoneHints>) ->
         return None;
     }
     names.sort_unstable();
-    if let Some(list) = known.get(names.as_slice()) {
+    let names = names.into_boxed_slice();
+    if let Some(list) = known.get(&names) {
         return Some(list.clone());
     }
-    let list = ZoneHints::from(names);
+    let list = ZoneHints::new(names);
     known.insert(list.clone());
     Some(list)
 }

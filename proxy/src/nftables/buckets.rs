@@ -4,10 +4,10 @@
 //! kernel's checks grow faster than linearly with the number of chains (`reference/nftables.md`: 10,000 chains take 55 s to
 //! load, 256 take 0.9 s), so beyond [`CHAINS`] they are shared, each new Service port joining the least used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::pool::{Chain, Pool};
-use crate::plan::PlanKey;
+use crate::{packed::pack, plan::PlanKey};
 
 /// Number of chains up to which each Service port has its own. A pool without any chain still gets its first one.
 pub(crate) const CHAINS: usize = 400;
@@ -18,7 +18,8 @@ pub(crate) struct Buckets {
     limit: usize,
     /// Users of each chain; never 0.
     users: BTreeMap<Chain, u32>,
-    held: BTreeMap<(PlanKey, Pool), Chain>,
+    /// The bucket that a Service port has in a pool.
+    held: BTreeMap<(PlanKey, Pool), u32>,
 }
 
 impl Buckets {
@@ -37,26 +38,31 @@ impl Buckets {
 
     /// The chain `key` has in `pool`.
     pub(crate) fn get(&self, key: &PlanKey, pool: Pool) -> Option<Chain> {
-        self.held.get(&(key.clone(), pool)).copied()
+        self.held.get(&(key.clone(), pool)).map(|bucket| Chain { pool, bucket: *bucket })
     }
 
     /// Lets `key` use `chain`, as it did before a restart; nothing if it already has a chain in that pool.
     pub(crate) fn adopt(&mut self, key: &PlanKey, chain: Chain) {
-        if self.held.contains_key(&(key.clone(), chain.pool)) {
-            return;
+        if let Entry::Vacant(vacant) = self.held.entry((key.clone(), chain.pool)) {
+            vacant.insert(chain.bucket);
+            *self.users.entry(chain).or_default() += 1;
         }
-        self.held.insert((key.clone(), chain.pool), chain);
-        *self.users.entry(chain).or_default() += 1;
     }
 
     /// Gives back what `key` has in `pool`.
     pub(crate) fn release(&mut self, key: &PlanKey, pool: Pool) {
-        let Some(chain) = self.held.remove(&(key.clone(), pool)) else { return };
+        let Some(bucket) = self.held.remove(&(key.clone(), pool)) else { return };
+        let chain = Chain { pool, bucket };
         let users = self.users.get_mut(&chain).expect("a held chain has users");
         *users -= 1;
         if *users == 0 {
             self.users.remove(&chain);
         }
+    }
+
+    /// Packs what everything was put into, in the order of keys.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.held);
     }
 
     /// All chains in use.

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     dataplane::Desired,
+    packed::pack,
     plan::{Endpoint, Frontend, PacketSettings, PlanKey, ServicePortPlan},
 };
 
@@ -84,6 +85,7 @@ impl Shadow {
             shadow.insert(key, plan);
             shadow.take_chains(key);
         }
+        shadow.pack_when_complete();
         let content = shadow.content();
         let plan = match observed {
             Observed::Ours(observed) => Plan::between(observed, &content),
@@ -95,6 +97,7 @@ impl Shadow {
 
     /// Follows `desired` for `keys`.
     pub(crate) fn update(&mut self, desired: &Desired, keys: &[PlanKey]) -> Plan {
+        let was_behind = !self.behind.is_empty();
         let keys: BTreeSet<&PlanKey> = keys.iter().collect();
         let old_and_new = keys.iter().flat_map(|key| [self.ports.get(*key), desired.ports.get(*key)]).flatten();
         let shared: BTreeSet<Element> = old_and_new.flat_map(|plan| self.shared_elements(plan, self.scope)).collect();
@@ -114,7 +117,19 @@ impl Shadow {
             }
             self.take_chains(key);
         }
+        if was_behind {
+            self.pack_when_complete();
+        }
         Plan::between(&before, &self.part(&keys, &shared))
+    }
+
+    /// After everything was put in, in the order of keys, packs what it went into.
+    fn pack_when_complete(&mut self) {
+        if self.behind.is_empty() {
+            pack(&mut self.ports);
+            pack(&mut self.shared);
+            self.buckets.pack();
+        }
     }
 
     /// Some Service ports, at most `limit`, that have no second line yet: [`Shadow::update`] gives it to them.

@@ -9,6 +9,7 @@ use super::{PlanKey, ServicePortPlan, claims::Claims};
 use crate::{
     dataplane::Desired,
     model::{IpFamily, Protocol, ServiceName, ServicePortName},
+    packed::pack,
 };
 
 /// Owns [`Desired`], so that a change never copies it.
@@ -45,6 +46,9 @@ impl DesiredState {
             }
         }
         changes.extend(shares.into_iter().filter(|key| self.share_frontends(key)));
+        if changes.len() > self.desired.ports.len() / 2 {
+            pack(&mut self.desired.ports);
+        }
         Vec::from_iter(changes)
     }
 

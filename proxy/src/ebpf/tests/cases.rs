@@ -9,7 +9,7 @@ use weft_ebpf::MapSizes;
 use super::{cluster_ip, fake::FakeMaps, key, service, to};
 use crate::{
     dataplane::{Changed, Desired},
-    ebpf::{frontend::frontends, table::Table},
+    ebpf::{frontend::frontends, port::endpoint, table::Table},
     model::{IpFamily, Protocol},
     plan::{Frontend, Outcome, PlanKey, ServicePortPlan},
 };
@@ -37,7 +37,7 @@ fn a_change_of_endpoints_keeps_the_turn_and_the_counts_of_those_that_stay() {
     let before = service("web", &[cluster_ip("10.96.0.1:80")], to(&[A, B]));
     let (mut table, _) = maps.restart(&desired(std::slice::from_ref(&before)));
     let first = value(&maps, &before, 0);
-    let counter_of_b = table.port(&before.key).unwrap().counter(&B.parse().unwrap()).unwrap();
+    let counter_of_b = table.port(&before.key).unwrap().counter(&endpoint(B.parse().unwrap())).unwrap();
 
     let after = service("web", &[cluster_ip("10.96.0.1:80")], to(&[B, C]));
     let planned = maps.bring_to(&mut table, &desired(std::slice::from_ref(&after)), &changed(&after));
@@ -46,7 +46,7 @@ fn a_change_of_endpoints_keeps_the_turn_and_the_counts_of_those_that_stay() {
     assert_ne!(second.base, first.base);
     assert_eq!(planned.writes.slots4.len(), 2, "only the new block");
     assert_eq!(planned.writes.counters.len(), 1, "only the new endpoint's");
-    assert_eq!(table.port(&after.key).unwrap().counter(&B.parse().unwrap()), Some(counter_of_b));
+    assert_eq!(table.port(&after.key).unwrap().counter(&endpoint(B.parse().unwrap())), Some(counter_of_b));
 }
 
 #[test]
