@@ -40,9 +40,12 @@ pub(crate) enum Fate {
 }
 
 impl Faults {
-    /// How late things are.
-    pub(crate) fn delay(&self) -> Duration {
-        Duration::from_millis(self.delay_ms)
+    /// Lets pass as much time as things are late.
+    pub(crate) async fn wait(&self) {
+        // A timer of no time takes a millisecond.
+        if self.delay_ms != 0 {
+            tokio::time::sleep(Duration::from_millis(self.delay_ms)).await;
+        }
     }
 
     /// What happens to the `number`-th event of a watch, counted from 1.

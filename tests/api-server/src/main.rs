@@ -142,7 +142,7 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let faults = server.faults();
-    tokio::time::sleep(faults.delay()).await;
+    faults.wait().await;
     if faults.refuse {
         return failure(StatusCode::SERVICE_UNAVAILABLE, "refused on demand");
     }
@@ -167,6 +167,11 @@ async fn answer(
         (Method::DELETE, false) => write::delete(&server, &target),
         (method, _) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} of {}", uri.path())),
     }
+}
+
+/// An answer of JSON that is text already.
+pub(crate) fn json(code: StatusCode, text: String) -> Response {
+    (code, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// The API's Status object.

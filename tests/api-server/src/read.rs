@@ -9,9 +9,9 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{Server, failure, kinds, selector::Selector, target::Target};
+use crate::{Server, failure, kinds, selector::Selector, store::Stored, target::Target};
 
 /// Query parameters of a list or watch (Kubernetes API concepts, "Efficient detection of changes").
 #[derive(Debug, Default, Deserialize)]
@@ -48,7 +48,7 @@ impl ReadParameters {
 /// One object.
 pub(crate) fn one(server: &Server, target: &Target) -> Response {
     match server.store().get(&target.address()) {
-        Some(object) => axum::Json(object.clone()).into_response(),
+        Some(object) => crate::json(StatusCode::OK, object.text().to_owned()),
         None => failure(StatusCode::NOT_FOUND, &format!("{} not found", target.address())),
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn list(server: &Server, target: &Target, parameters: &ReadParameters
     };
     let mut matching = store.list(&target.resource).filter(|object| selector.matches(object)).skip(first);
     let limit = if parameters.limit == 0 { usize::MAX } else { parameters.limit };
-    let items: Vec<&Value> = matching.by_ref().take(limit).collect();
+    let items: Vec<&str> = matching.by_ref().take(limit).map(|object| Stored::text(object)).collect();
     let remaining = matching.count();
     let mut metadata = json!({"resourceVersion": newest.to_string()});
     if remaining > 0 {
@@ -75,8 +75,10 @@ pub(crate) fn list(server: &Server, target: &Target, parameters: &ReadParameters
     }
     let cut = server.faults().truncate_lists_after;
     let kind = kinds::by_plural(&target.resource).map_or("List".to_owned(), |kind| format!("{}List", kind.kind));
-    let answer = json!({"kind": kind, "apiVersion": target.api_version, "metadata": metadata, "items": items});
-    if cut != 0 && items.len() > cut { broken(&answer.to_string()) } else { axum::Json(answer).into_response() }
+    let (api_version, count) = (&target.api_version, items.len());
+    let items = items.join(",");
+    let answer = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":[{items}]}}"#);
+    if cut != 0 && count > cut { broken(&answer) } else { crate::json(StatusCode::OK, answer) }
 }
 
 /// The first half of an answer that announced its whole length: the client sees the connection break.

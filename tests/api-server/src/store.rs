@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    ops::Deref,
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -46,19 +48,45 @@ impl fmt::Display for Address {
     }
 }
 
+/// An object as it is stored, with its text: many clients list it, and a real server writes it only once too.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    object: Value,
+    text: String,
+}
+
+impl Stored {
+    fn new(object: Value) -> Self {
+        Self { text: object.to_string(), object }
+    }
+
+    /// In JSON.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Deref for Stored {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.object
+    }
+}
+
 /// One change: the object before and after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) version: u64,
     pub(crate) resource: String,
-    pub(crate) before: Option<Value>,
-    pub(crate) after: Option<Value>,
+    pub(crate) before: Option<Arc<Stored>>,
+    pub(crate) after: Option<Arc<Stored>>,
 }
 
 /// All objects, and the last changes.
 #[derive(Default)]
 pub(crate) struct Store {
-    objects: BTreeMap<Address, Value>,
+    objects: BTreeMap<Address, Arc<Stored>>,
     history: VecDeque<Change>,
     newest: u64,
     /// Versions at or after this one can still be watched from.
@@ -77,11 +105,11 @@ impl Store {
     }
 
     /// All objects of a resource, sorted.
-    pub(crate) fn list(&self, resource: &str) -> impl Iterator<Item = &Value> {
+    pub(crate) fn list(&self, resource: &str) -> impl Iterator<Item = &Arc<Stored>> {
         self.objects.iter().filter(move |(address, _)| address.resource == resource).map(|(_, object)| object)
     }
 
-    pub(crate) fn get(&self, address: &Address) -> Option<&Value> {
+    pub(crate) fn get(&self, address: &Address) -> Option<&Arc<Stored>> {
         self.objects.get(address)
     }
 
@@ -92,7 +120,7 @@ impl Store {
     }
 
     /// Stores an object under its address, with the metadata the server owns.
-    pub(crate) fn put(&mut self, address: Address, mut object: Value) -> &Value {
+    pub(crate) fn put(&mut self, address: Address, mut object: Value) -> Arc<Stored> {
         let version = self.newest + 1;
         let before = self.objects.get(&address).cloned();
         let metadata = object["metadata"].as_object().cloned().unwrap_or_default();
@@ -110,19 +138,21 @@ impl Store {
         metadata["creationTimestamp"] =
             first("creationTimestamp", jiff::Timestamp::now().strftime(SECONDS).to_string());
         object["metadata"] = metadata;
-        self.record(version, &address.resource, before, Some(object.clone()));
-        self.objects.entry(address).insert_entry(object).into_mut()
+        let stored = Arc::new(Stored::new(object));
+        self.record(version, &address.resource, before, Some(Arc::clone(&stored)));
+        self.objects.insert(address, Arc::clone(&stored));
+        stored
     }
 
     /// Removes an object and returns it.
-    pub(crate) fn delete(&mut self, address: &Address) -> Option<Value> {
+    pub(crate) fn delete(&mut self, address: &Address) -> Option<Arc<Stored>> {
         let object = self.objects.remove(address)?;
         let version = self.newest + 1;
-        self.record(version, &address.resource, Some(object.clone()), None);
+        self.record(version, &address.resource, Some(Arc::clone(&object)), None);
         Some(object)
     }
 
-    fn record(&mut self, version: u64, resource: &str, before: Option<Value>, after: Option<Value>) {
+    fn record(&mut self, version: u64, resource: &str, before: Option<Arc<Stored>>, after: Option<Arc<Stored>>) {
         self.newest = version;
         self.history.push_back(Change { version, resource: resource.to_owned(), before, after });
         if self.history.len() > HISTORY {
@@ -142,7 +172,8 @@ mod tests {
         let mut store = Store::starting_at(40);
         let address = Address::namespaced("services", "default", "web");
         let created = store.put(address.clone(), json!({"spec": {"a": 1}}))["metadata"]["creationTimestamp"].clone();
-        let stored = store.put(address.clone(), json!({"spec": {"a": 2}})).clone();
+        let stored = store.put(address.clone(), json!({"spec": {"a": 2}}));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(stored.text()).ok().as_ref(), Some(&**stored));
         let expected = json!({
             "name": "web", "namespace": "default", "resourceVersion": "42", "uid": "uid-41", "creationTimestamp": created,
         });

@@ -1,6 +1,6 @@
 //! Watches: one JSON line a change, for as long as the client listens.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -17,7 +17,7 @@ use crate::{
     read::ReadParameters,
     selector::Selector,
     status,
-    store::{Change, Store},
+    store::{Change, Store, Stored},
     target::Target,
 };
 
@@ -26,6 +26,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// Silence after which a client that wants bookmarks gets one.
 const BOOKMARK_AFTER: Duration = Duration::from_secs(10);
+
+/// Objects of a list that are sent at once, so that the client can begin with them.
+const LIST_PART: usize = 100;
 
 struct Watch {
     server: Arc<Server>,
@@ -37,8 +40,10 @@ struct Watch {
     seen: u64,
     /// Events sent so far, for faults that hit the n-th.
     sent: u64,
-    /// What goes out before the first wait.
-    first: Vec<String>,
+    /// What goes out as ADDED before the first wait.
+    list: VecDeque<Arc<Stored>>,
+    /// Whether the client waits for a bookmark at the end of the list.
+    closing: bool,
     /// Nothing follows any more.
     ended: bool,
 }
@@ -59,7 +64,8 @@ pub(crate) fn stream(server: Arc<Server>, target: Target, parameters: &ReadParam
         ends: Instant::now() + parameters.timeout_seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
         seen: 0,
         sent: 0,
-        first: Vec::new(),
+        list: VecDeque::new(),
+        closing: false,
         ended: false,
     };
     let with_list = parameters.send_initial_events || matches!(parameters.resource_version.as_str(), "" | "0");
@@ -70,8 +76,7 @@ pub(crate) fn stream(server: Arc<Server>, target: Target, parameters: &ReadParam
     }
     let lines = stream::unfold(watch, |mut watch| async move {
         let events = watch.next().await?;
-        let delay = watch.server.faults().delay();
-        tokio::time::sleep(delay).await;
+        watch.server.faults().wait().await;
         Some((Ok::<_, Infallible>(Bytes::from(watch.spoil(events))), watch))
     });
     ([("content-type", "application/json")], Body::from_stream(lines)).into_response()
@@ -96,11 +101,18 @@ impl Watch {
         let store = self.server.store();
         self.seen = store.newest();
         let matching = store.list(&self.target.resource).filter(|object| self.selector.matches(object));
-        self.first = matching.map(|object| line("ADDED", object)).collect();
-        drop(store);
-        if streaming {
-            self.first.push(self.bookmark(true));
+        self.list = matching.cloned().collect();
+        self.closing = streaming;
+    }
+
+    /// The next part of that list; empty when it is over.
+    fn part_of_list(&mut self) -> Vec<String> {
+        let part = self.list.drain(..self.list.len().min(LIST_PART));
+        let mut events: Vec<String> = part.map(|object| event("ADDED", object.text())).collect();
+        if self.list.is_empty() && std::mem::take(&mut self.closing) {
+            events.push(self.bookmark(true));
         }
+        events
     }
 
     fn bookmark(&self, end_of_list: bool) -> String {
@@ -109,7 +121,8 @@ impl Watch {
         if end_of_list {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        line("BOOKMARK", &json!({"apiVersion": self.target.api_version, "kind": kind, "metadata": metadata}))
+        let bookmark = json!({"apiVersion": self.target.api_version, "kind": kind, "metadata": metadata});
+        event("BOOKMARK", &bookmark.to_string())
     }
 
     /// Waits for events that the client wants to see; `None` at the end of the watch.
@@ -117,8 +130,9 @@ impl Watch {
         if self.ended {
             return None;
         }
-        if !self.first.is_empty() {
-            return Some(std::mem::take(&mut self.first));
+        let part = self.part_of_list();
+        if !part.is_empty() {
+            return Some(part);
         }
         let mut newest = self.server.newest.subscribe();
         loop {
@@ -139,7 +153,7 @@ impl Watch {
     fn events(&mut self, store: &Store) -> Vec<String> {
         let Some(changes) = store.since(self.seen) else {
             self.ended = true;
-            return vec![line("ERROR", &status(StatusCode::GONE, "too old resource version"))];
+            return vec![event("ERROR", &status(StatusCode::GONE, "too old resource version").to_string())];
         };
         let changes = changes.filter(|change| change.resource == self.target.resource);
         let events = changes.filter_map(|change| self.event(change)).collect();
@@ -149,16 +163,16 @@ impl Watch {
 
     /// A change as this client sees it: an object that no longer matches its selector is deleted for it.
     fn event(&self, change: &Change) -> Option<String> {
-        let seen = |object: &Option<Value>| object.as_ref().is_some_and(|object| self.selector.matches(object));
+        let seen = |object: &Option<Arc<Stored>>| object.clone().filter(|object| self.selector.matches(object));
         match (seen(&change.before), seen(&change.after)) {
-            (false, true) => change.after.as_ref().map(|object| line("ADDED", object)),
-            (true, true) => change.after.as_ref().map(|object| line("MODIFIED", object)),
-            (true, false) => change.before.as_ref().map(|object| {
-                let mut last = object.clone();
+            (None, Some(object)) => Some(event("ADDED", object.text())),
+            (Some(_), Some(object)) => Some(event("MODIFIED", object.text())),
+            (Some(object), None) => {
+                let mut last = Value::clone(&object);
                 last["metadata"]["resourceVersion"] = change.version.to_string().into();
-                line("DELETED", &last)
-            }),
-            (false, false) => None,
+                Some(event("DELETED", &last.to_string()))
+            }
+            (None, None) => None,
         }
     }
 
@@ -183,6 +197,7 @@ impl Watch {
     }
 }
 
-fn line(kind: &str, object: &Value) -> String {
-    format!("{}\n", json!({"type": kind, "object": object}))
+/// A line, in the order in which Kubernetes writes it: the type before the object.
+fn event(kind: &str, object: &str) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }

@@ -1,12 +1,9 @@
 //! Create, replace, patch, delete.
 
-use axum::{
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{http::StatusCode, response::Response};
 use serde_json::Value;
 
-use crate::{Server, failure, merge, store::Address, target::Target};
+use crate::{Server, failure, json, merge, store::Address, target::Target};
 
 /// POST to a collection.
 pub(crate) fn create(server: &Server, target: Target, body: &[u8]) -> Response {
@@ -37,7 +34,7 @@ pub(crate) fn replace(server: &Server, target: &Target, body: &[u8]) -> Response
     let Some(old) = server.store().get(&address).cloned() else { return not_found(&address) };
     if target.subresource == "status" {
         let status = object["status"].take();
-        object = old;
+        object = Value::clone(&old);
         object["status"] = status;
     }
     stored(server, address, object, StatusCode::OK)
@@ -57,7 +54,8 @@ pub(crate) fn patch(server: &Server, target: &Target, media_type: &str, body: &[
     let object = match (apply, old) {
         (true, _) => patch,
         (false, None) => return not_found(&address),
-        (false, Some(mut object)) => {
+        (false, Some(old)) => {
+            let mut object = Value::clone(&old);
             if media_type.starts_with("application/merge-patch") {
                 merge::json(&mut object, &patch);
             } else {
@@ -76,7 +74,7 @@ pub(crate) fn delete(server: &Server, target: &Target) -> Response {
     match deleted {
         Some(object) => {
             server.changed();
-            axum::Json(object).into_response()
+            json(StatusCode::OK, object.text().to_owned())
         }
         None => not_found(&address),
     }
@@ -98,9 +96,9 @@ fn object(body: &[u8]) -> Result<Value, Box<Response>> {
 }
 
 fn stored(server: &Server, address: Address, object: Value, code: StatusCode) -> Response {
-    let stored = server.store().put(address, object).clone();
+    let stored = server.store().put(address, object);
     server.changed();
-    (code, axum::Json(stored)).into_response()
+    json(code, stored.text().to_owned())
 }
 
 fn not_found(address: &Address) -> Response {
