@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read},
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
@@ -26,6 +26,9 @@ const SEARCH_ATTEMPTS: usize = 2;
 
 /// Room for any packet that can come in answer.
 const LARGEST: usize = 65_536;
+
+/// Least time to wait on a socket. SO_RCVTIMEO counts microseconds, and 0 means for ever.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 /// What became of packets of a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,12 +131,8 @@ impl Echo {
     fn is_answered(&mut self, length: usize) -> io::Result<bool> {
         let end = Instant::now() + ANSWER;
         let mut buffer = vec![0; LARGEST];
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.socket.set_read_timeout(Some(left))?;
+        while let Some(wait) = wait_until(end, Instant::now()) {
+            self.socket.set_read_timeout(Some(wait))?;
             match (&self.socket).read(&mut buffer) {
                 Ok(read) if self.is_reply(&buffer[..read], length) => return Ok(true),
                 Ok(_) => {}
@@ -143,6 +142,7 @@ impl Echo {
                 Err(error) => return Err(error),
             }
         }
+        Ok(false)
     }
 
     fn is_reply(&self, datagram: &[u8], length: usize) -> bool {
@@ -157,5 +157,28 @@ impl Echo {
             && reply.first() == Some(&kind)
             && reply.get(4..6) == Some(&self.identifier.to_be_bytes())
             && reply.get(6..8) == Some(&self.sequence.to_be_bytes())
+    }
+}
+
+/// How long to wait on a socket for what must come before `end`; `None` when that has passed.
+fn wait_until(end: Instant, now: Instant) -> Option<Duration> {
+    let left = end.saturating_duration_since(now);
+    (!left.is_zero()).then(|| left.max(LEAST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_wait_is_short_and_not_for_ever() {
+        let now = Instant::now();
+        assert_eq!(wait_until(now + ANSWER, now), Some(ANSWER));
+        assert_eq!(wait_until(now + Duration::from_nanos(1), now), Some(LEAST_WAIT));
+        assert_eq!((wait_until(now, now), wait_until(now, now + ANSWER)), (None, None));
+        // What the socket makes of it.
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_read_timeout(wait_until(now + Duration::from_nanos(1), now)).unwrap();
+        assert!(socket.read_timeout().unwrap().is_some_and(|wait| !wait.is_zero()));
     }
 }
