@@ -29,6 +29,10 @@ pub struct Address {
     pub dad_failed: bool,
     /// It has no lifetime: made by an administrator or a program, not by a router advertisement or DHCP.
     pub permanent: bool,
+    /// IPv6 made it up for a while, so that its holder is not recognised (RFC 8981).
+    pub temporary: bool,
+    /// Its preferred lifetime is over: nothing new should use it (RFC 4862).
+    pub deprecated: bool,
 }
 
 /// How to add an address.
@@ -117,6 +121,7 @@ impl Address {
             }
         }
         let has = |flag: AddressHeaderFlags| flags & u32::from(flag.bits()) != 0;
+        let is_ipv6 = message.header.family == AddressFamily::Inet6;
         Some(Self {
             link: IfIndex::new(message.header.index)?,
             // IFA_ADDRESS is the peer's where there is one; IPv6 sends IFA_LOCAL only then.
@@ -125,6 +130,9 @@ impl Address {
             tentative: has(AddressHeaderFlags::Tentative),
             dad_failed: has(AddressHeaderFlags::Dadfailed),
             permanent: has(AddressHeaderFlags::Permanent),
+            // The same bit says of IPv4 addresses that they are not the first of their network.
+            temporary: is_ipv6 && has(AddressHeaderFlags::Secondary),
+            deprecated: has(AddressHeaderFlags::Deprecated),
         })
     }
 }

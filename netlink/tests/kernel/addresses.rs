@@ -1,4 +1,4 @@
-use weft_netlink::{AddressOptions, RouteScope, TABLE_MAIN};
+use weft_netlink::{AddressOptions, RouteScope, TABLE_MAIN, sysctl};
 
 use crate::{ethernet, in_new_netns, ip};
 
@@ -38,6 +38,26 @@ fn options_are_honoured() {
         let found = netlink.addresses(Some(link)).unwrap();
         let address = found.iter().find(|found| found.address.prefix() == 16).unwrap();
         assert_eq!(address.scope, RouteScope::Link);
+    });
+}
+
+#[test]
+fn addresses_that_do_not_last_are_told_from_the_rest() {
+    in_new_netns(|netlink| {
+        let link = ethernet(netlink, "d0", "192.0.2.1/24");
+        ip(&["address", "add", "192.0.2.2/24", "dev", "d0"]);
+        ip(&["address", "add", "fd00::7/64", "dev", "d0", "nodad", "preferred_lft", "0"]);
+        // The kernel makes up another one beside it.
+        sysctl::set("net/ipv6/conf/d0/use_tempaddr", "2").unwrap();
+        let lifetimes = ["valid_lft", "6000", "preferred_lft", "3000"];
+        ip(&[&["address", "add", "2001:db8::2/64", "dev", "d0", "nodad", "mngtmpaddr"][..], &lifetimes].concat());
+        let found = netlink.addresses(Some(link)).unwrap();
+        let named = |text: &str| found.iter().find(|found| found.address.ip().to_string() == text).unwrap();
+        for (text, deprecated) in [("192.0.2.2", false), ("fd00::7", true), ("2001:db8::2", false)] {
+            assert_eq!((named(text).deprecated, named(text).temporary), (deprecated, false), "{text}");
+        }
+        let temporary: Vec<_> = found.iter().filter(|found| found.temporary).collect();
+        assert!(temporary.len() == 1 && temporary[0].address.ip().to_string().starts_with("2001:db8::"), "{found:?}");
     });
 }
 

@@ -1,4 +1,4 @@
-use weft_netlink::{FdbEntry, IfIndex, Mac, Neighbour, NeighbourState, Netlink, VxlanSpec};
+use weft_netlink::{Family, FdbEntry, IfIndex, Mac, Neighbour, NeighbourState, Netlink, VxlanSpec};
 
 use crate::{bridge, ethernet, in_new_netns, index, ip};
 
@@ -44,6 +44,26 @@ fn neighbours_are_set_once_changed_and_removed() {
             // An entry just deleted may linger as failed while packets refer to it.
             let left = netlink.neighbours(link).unwrap();
             assert!(left.iter().all(|n| n.state != NeighbourState::Permanent), "{left:?}");
+        }
+    });
+}
+
+#[test]
+fn addresses_are_answered_for_until_they_are_not() {
+    in_new_netns(|netlink| {
+        let link = ethernet(netlink, "eth0", "172.30.0.1/24");
+        let other = ethernet(netlink, "eth1", "172.31.0.1/24");
+        for (family, address) in [(Family::V4, "172.30.0.7"), (Family::V6, "fd44::7")] {
+            let address = address.parse().unwrap();
+            netlink.add_proxy(link, address).unwrap();
+            netlink.add_proxy(link, address).unwrap();
+            assert_eq!(netlink.proxies(family, link).unwrap(), [address]);
+            assert_eq!(netlink.proxies(family, other).unwrap(), [] as [std::net::IpAddr; 0]);
+            assert!(netlink.neighbours(link).unwrap().iter().all(|neighbour| neighbour.address != address));
+            assert_eq!(ip(&["neighbour", "show", "proxy", "dev", "eth0"])[0]["dst"], address.to_string());
+            netlink.delete_proxy(link, address).unwrap();
+            netlink.delete_proxy(link, address).unwrap();
+            assert_eq!(netlink.proxies(family, link).unwrap(), [] as [std::net::IpAddr; 0]);
         }
     });
 }

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use weft_netlink::{NftQuery, NftWatch};
+use weft_netlink::{NftChange, NftQuery, NftWatch};
 
 use crate::in_new_netns;
 
@@ -28,6 +28,31 @@ fn removals_are_noticed_and_additions_are_not() {
             assert!(watch.removed("x").unwrap(), "{command}");
             assert!(!watch.removed("x").unwrap(), "told once");
         }
+    });
+}
+
+#[test]
+fn changes_name_table_and_chain() {
+    in_new_netns(|_| {
+        let watch = NftWatch::open().unwrap();
+        let is_told =
+            |table, chain, is_base| watch.changed(|change| *change == NftChange { table, chain, is_base }).unwrap();
+        let hook = "{ type filter hook forward priority 0 ; }";
+        for (command, chain, is_base) in [
+            (format!("add table inet x\nadd chain inet x c {hook}"), Some("c"), true),
+            ("add chain inet x other".into(), Some("other"), false),
+            ("add rule inet x other accept".into(), Some("other"), false),
+            ("flush chain inet x other".into(), Some("other"), false),
+            ("delete chain inet x c".into(), Some("c"), false),
+            ("delete table inet x".into(), None, false),
+        ] {
+            nft(&command);
+            assert!(is_told("x", chain, is_base), "{command}");
+            assert!(!is_told("x", chain, is_base), "told once");
+            nft("add table inet y\nadd chain inet y c\ndelete table inet y");
+            assert!(!is_told("x", chain, is_base), "another table");
+        }
+        assert!(!watch.changed(|_| true).unwrap());
     });
 }
 
