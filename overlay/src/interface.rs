@@ -252,11 +252,12 @@ impl Inventory {
             .find_map(|route| self.link(route.link?))
     }
 
-    /// Global before link-local, permanent before dynamic.
+    /// Global before link-local, permanent before dynamic, lasting before temporary. None whose time is over; one in use that
+    /// ages stays in use.
     fn best_address(&self, link: IfIndex, family: Family) -> Option<IpAddr> {
         self.usable(family)
-            .filter(|entry| entry.link == link)
-            .min_by_key(|entry| (entry.scope != RouteScope::Universe, !entry.permanent))
+            .filter(|entry| entry.link == link && !entry.deprecated)
+            .min_by_key(|entry| (entry.scope != RouteScope::Universe, !entry.permanent, entry.temporary))
             .map(|entry| entry.address.ip())
     }
 

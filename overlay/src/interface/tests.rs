@@ -25,6 +25,8 @@ fn address(link: u32, address: &str, scope: RouteScope, permanent: bool) -> Addr
         tentative: false,
         dad_failed: false,
         permanent,
+        temporary: false,
+        deprecated: false,
     }
 }
 
@@ -133,6 +135,28 @@ fn ipv6_prefers_the_global_address() {
     let chosen = choose(&with(&[], None), Family::ALL.into_iter(), &node()).unwrap();
     assert_eq!(chosen[&Family::V6].address.to_string(), "fd99::2");
     assert_eq!(chosen[&Family::V4].mtu, 1500);
+}
+
+#[test]
+fn an_address_that_does_not_last_is_not_published() {
+    // flannel.md section 6; privacy extensions beside what a router's prefix gave.
+    let mut inventory = node();
+    inventory.addresses.retain(|entry| entry.link.get() != 2);
+    let dynamic = |text| address(2, text, RouteScope::Universe, false);
+    inventory.addresses.extend([
+        Address { deprecated: true, permanent: true, ..dynamic("fd99::7/64") },
+        Address { temporary: true, ..dynamic("fd99::aaaa/64") },
+        dynamic("fd99::2/64"),
+    ]);
+    let choice = InterfaceChoice::default();
+    let chosen = choose(&choice, [Family::V6].into_iter(), &inventory).unwrap();
+    assert_eq!(chosen[&Family::V6].public_address.to_string(), "fd99::2");
+    // In use, it stays until it is gone.
+    let mut aged = inventory.clone();
+    aged.addresses.last_mut().unwrap().deprecated = true;
+    assert_eq!(refresh(&choice, &chosen, &aged).unwrap(), chosen);
+    aged.addresses.pop();
+    assert_eq!(refresh(&choice, &chosen, &aged).unwrap()[&Family::V6].address.to_string(), "fd99::aaaa");
 }
 
 #[test]
