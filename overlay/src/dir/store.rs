@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     atomic_file,
-    lease::{Lease, LeaseAttributes, LeaseError, LeaseSnapshot, RejectedLease, Subnets},
+    lease::{Lease, LeaseAttributes, LeaseError, Rejection, Subnets},
 };
 
 /// How long the lock is waited for. It is held for some file operations only, so a holder this slow is stopped or stuck.
@@ -26,9 +26,6 @@ const SETTLED: Duration = Duration::from_millis(100);
 pub(super) struct Store {
     root: PathBuf,
 }
-
-/// Leases that were read, with what their files were like.
-pub(super) type Read = BTreeMap<Subnets, (Stamp, Lease)>;
 
 /// Tells whether a file was written since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +50,10 @@ pub(super) struct Lock {
     _file: File,
 }
 
-/// What is in `subnets/` now: by key, the lease or what is wrong with it.
+/// What is in `subnets/` now, by key; `None` for a lease that cannot be read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    entries: BTreeMap<Subnets, Result<Lease, String>>,
-    /// Files whose name is no key, with the reason.
-    misnamed: BTreeMap<String, String>,
+    entries: BTreeMap<Subnets, Option<Lease>>,
 }
 
 impl Listing {
@@ -67,39 +62,11 @@ impl Listing {
     }
 
     pub(super) fn leases(&self) -> impl Iterator<Item = &Lease> {
-        self.entries.values().filter_map(|entry| entry.as_ref().ok())
+        self.entries.values().flatten()
     }
 
     pub(super) fn lease(&self, subnets: Subnets) -> Option<&Lease> {
-        self.entries.get(&subnets)?.as_ref().ok()
-    }
-
-    /// As a snapshot. For a file that is broken now the lease it held in `last` still counts: its node has not gone.
-    pub(super) fn into_snapshot(self, last: Option<&LeaseSnapshot>) -> LeaseSnapshot {
-        let mut snapshot = LeaseSnapshot::default();
-        for (subnets, entry) in self.entries {
-            let reason = match entry {
-                Ok(lease) => {
-                    snapshot.leases.push(lease);
-                    continue;
-                }
-                Err(reason) => reason,
-            };
-            let known = last.and_then(|last| last.leases.iter().find(|lease| lease.subnets == subnets));
-            snapshot.rejected.push(RejectedLease {
-                object: subnets.to_string(),
-                reason,
-                subnets: known.is_none().then_some(subnets),
-            });
-            snapshot.leases.extend(known.cloned());
-        }
-        snapshot.rejected.extend(self.misnamed.into_iter().map(|(object, reason)| RejectedLease {
-            object,
-            reason,
-            subnets: None,
-        }));
-        snapshot.rejected.sort();
-        snapshot
+        self.entries.get(&subnets)?.as_ref()
     }
 }
 
@@ -153,45 +120,39 @@ impl Store {
 
     /// Reads all leases. A directory that does not exist yet holds none.
     pub(super) fn list(&self) -> Result<Listing, LeaseError> {
-        self.list_again(&mut Read::new())
-    }
-
-    /// The same; of files that are as they were at the last reading, noted in `read`, only the metadata is looked at.
-    pub(super) fn list_again(&self, read: &mut Read) -> Result<Listing, LeaseError> {
         let mut listing = Listing::default();
-        let before = std::mem::take(read);
-        for name in file_names(&self.subnets_dir())? {
-            let subnets: Subnets = match name.parse() {
-                Ok(subnets) => subnets,
-                Err(error) => {
-                    listing.misnamed.insert(name, error.to_string());
-                    continue;
-                }
-            };
-            let path = self.subnets_dir().join(&name);
-            // Before the file is read: what is written meanwhile is seen the next time.
-            let stamp = Stamp::of(&path);
-            if let (Some(stamp), Some((old, lease))) = (stamp, before.get(&subnets))
-                && stamp == *old
-            {
-                listing.entries.insert(subnets, Ok(lease.clone()));
-                read.insert(subnets, (stamp, lease.clone()));
-                continue;
+        for name in self.names()? {
+            if let (Ok(subnets), Some(read)) = (name.parse(), self.read(&name)) {
+                listing.entries.insert(subnets, read.ok());
             }
-            let entry = match fs::read_to_string(path) {
-                Ok(text) => LeaseAttributes::from_json(&text)
-                    .map(|attributes| Lease { subnets, attributes })
-                    .map_err(|error| error.to_string()),
-                // Removed since the directory was read.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => Err(error.to_string()),
-            };
-            if let (Some(stamp), Ok(lease)) = (stamp, &entry) {
-                read.insert(subnets, (stamp, lease.clone()));
-            }
-            listing.entries.insert(subnets, entry);
         }
         Ok(listing)
+    }
+
+    /// Names of the files that leases are in, keys or not.
+    pub(super) fn names(&self) -> Result<Vec<String>, LeaseError> {
+        file_names(&self.subnets_dir())
+    }
+
+    pub(super) fn stamp(&self, name: &str) -> Option<Stamp> {
+        Stamp::of(&self.subnets_dir().join(name))
+    }
+
+    /// Reads one lease; `None` if there is no such file.
+    pub(super) fn read(&self, name: &str) -> Option<Result<Lease, Rejection>> {
+        let rejected = |reason, subnets| Some(Err(Rejection { reason, subnets }));
+        let text = match fs::read_to_string(self.subnets_dir().join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            text => text.map_err(|error| error.to_string()),
+        };
+        let subnets: Subnets = match name.parse::<Subnets>() {
+            Ok(subnets) => subnets,
+            Err(error) => return rejected(error.to_string(), None),
+        };
+        match text.and_then(|text| LeaseAttributes::from_json(&text).map_err(|error| error.to_string())) {
+            Ok(attributes) => Some(Ok(Lease { subnets, attributes })),
+            Err(reason) => rejected(reason, Some(subnets)),
+        }
     }
 
     /// Writes a lease in one step, or does nothing if it is there already.
@@ -251,11 +212,16 @@ fn file_names(directory: &Path) -> Result<Vec<String>, LeaseError> {
     for entry in entries {
         let name = entry.map_err(failed("list", directory))?.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with('.') {
+        if is_visible(&name) {
             names.push(name.into_owned());
         }
     }
     Ok(names)
+}
+
+/// Hidden files are temporary ones.
+pub(super) fn is_visible(name: &str) -> bool {
+    !name.starts_with('.')
 }
 
 fn replace(path: &Path, text: &str) -> Result<(), LeaseError> {

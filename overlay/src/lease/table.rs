@@ -43,6 +43,13 @@ impl LeaseTable {
         self.entries.remove(object).is_some()
     }
 
+    /// Keeps only the objects of which `is_there` says so; true if one was not.
+    pub(crate) fn retain(&mut self, is_there: impl Fn(&str) -> bool) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|object, _| is_there(object));
+        self.entries.len() != before
+    }
+
     /// Takes a full list: what is not in it is gone.
     pub(crate) fn replace(&mut self, list: impl IntoIterator<Item = (String, Result<Lease, Rejection>)>) {
         let mut last = std::mem::take(self);
