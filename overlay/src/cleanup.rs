@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use weft_netlink::{LinkKind, Netlink, RouteFilter};
 
 use crate::{
+    bridge_answers,
     family::Family,
     lease::{LeaseHolder, LeaseManager},
     netconf::NetConf,
@@ -56,6 +57,10 @@ pub async fn cleanup(config: &CleanupConfig, leases: Option<&dyn LeaseManager>) 
                 teardown.note(remove_direct(&netlink, &config.net_conf));
             }
             teardown.note(remove_unreachable(&netlink));
+            if let Some(network) = config.net_conf.network(Family::V6) {
+                let removed = bridge_answers::remove(&netlink, network.network);
+                teardown.note(removed.map(|removed| removed.then(|| "IPv6 answers on flannel's bridge".to_owned())));
+            }
         }
         Err(error) => teardown.note::<weft_netlink::Error>(Err(error)),
     }

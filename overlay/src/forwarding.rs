@@ -7,7 +7,7 @@ use weft_netlink::sysctl::{self, Changed};
 use crate::{family::Family, interface::Underlay, plan::Desired};
 
 /// The bridge that the CNI plugin `flannel` makes for pods.
-const FLANNELS_BRIDGE: &str = "cni0";
+pub(crate) const FLANNELS_BRIDGE: &str = "cni0";
 
 /// Parameters that were looked at, with the values they have now.
 pub(crate) type Sysctls = BTreeMap<String, String>;
@@ -33,7 +33,7 @@ pub(crate) fn ensure(
         match family {
             Family::V4 => {
                 changed += set_if(now, "net/ipv4/ip_forward", "1", |value| value != "1")?;
-                changed += answer_on_flannels_bridge(now)?;
+                changed += answer_on_flannels_bridge("net/ipv4", "proxy_arp", now)?;
                 if let Some(device) = device {
                     changed += loosen_reverse_path(device, now)?;
                 }
@@ -46,6 +46,7 @@ pub(crate) fn ensure(
                     changed += set_if(now, &accept_ra, "2", |value| value == "1")?;
                 }
                 changed += set_if(now, "net/ipv6/conf/all/forwarding", "1", |value| value != "1")?;
+                changed += answer_on_flannels_bridge("net/ipv6", "proxy_ndp", now)?;
             }
         }
     }
@@ -62,10 +63,11 @@ fn loosen_reverse_path(device: &str, now: &mut Sysctls) -> weft_netlink::Result<
 }
 
 /// Pods of flannel's time believe that all pods of the node are on their bridge, and ask there for those that are routed: the
-/// node has to answer. At once, not after the random delay that answers for others have by default.
-fn answer_on_flannels_bridge(now: &mut Sysctls) -> weft_netlink::Result<u64> {
-    let delay = set_if(now, &format!("net/ipv4/neigh/{FLANNELS_BRIDGE}/proxy_delay"), "0", |value| value != "0")?;
-    Ok(delay + set_if(now, &format!("net/ipv4/conf/{FLANNELS_BRIDGE}/proxy_arp"), "1", |value| value != "1")?)
+/// node has to answer. At once, not after the random delay that answers for others have by default. For IPv6 it also has to be
+/// told for whom: `bridge_answers`.
+fn answer_on_flannels_bridge(family: &str, answer: &str, now: &mut Sysctls) -> weft_netlink::Result<u64> {
+    let delay = set_if(now, &format!("{family}/neigh/{FLANNELS_BRIDGE}/proxy_delay"), "0", |value| value != "0")?;
+    Ok(delay + set_if(now, &format!("{family}/conf/{FLANNELS_BRIDGE}/{answer}"), "1", |value| value != "1")?)
 }
 
 /// Sets a parameter whose value is wrong; one that does not exist is as good as right, except for those that do the forwarding.

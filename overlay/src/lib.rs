@@ -5,6 +5,7 @@
 mod allocate;
 mod apply;
 mod atomic_file;
+mod bridge_answers;
 mod cleanup;
 pub mod diagnose;
 mod dir;

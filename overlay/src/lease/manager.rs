@@ -118,6 +118,9 @@ pub struct LeaseSnapshot {
     pub leases: Vec<Lease>,
     /// Those that could not, sorted by object.
     pub rejected: Vec<RejectedLease>,
+    /// Why there must be more leases than these, as after a restored backup. Kernel entries of nodes that are not among them
+    /// stay as they are.
+    pub incomplete: Option<String>,
 }
 
 /// A lease that exists and cannot be read. It is reported and changes nothing.

@@ -15,84 +15,42 @@
 //!   nothing is told, no program is run. The old iptables interface has no notices: where it has tables, they are looked at
 //!   every 5 s.
 
+mod chain;
 mod command;
 mod iptables;
+mod looks;
 mod nftables;
+mod rules;
+mod table_text;
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Instant};
 
-use ipnetwork::IpNetwork;
 use tracing::info;
+use weft_netlink::NftChange;
 
-pub(crate) use self::command::FilterError;
+pub use self::rules::ConntrackBypass;
 use self::{
+    chain::Chain,
     command::is_installed,
-    iptables::{Chain, Forwarding, Iptables, Program},
-    nftables::{Table, TableRules},
+    iptables::{Forwarding, Iptables, Program},
+    looks::Looks,
+    nftables::Table,
+    table_text::TableRules,
+};
+pub(crate) use self::{
+    command::FilterError,
+    rules::{FilterRules, Manager, PodNetworks},
 };
 use crate::family::Family;
 
-/// Tables whose changes may be about us: our own, and those our iptables chains live in.
-pub(crate) const TABLES: [&str; 3] = [nftables::TABLE_NAME, "filter", "nat"];
-
-/// How old a look at tables that report no changes may be; a little less than the time between two glances, of which each
-/// is to look.
-const POLL: Duration = Duration::from_secs(4);
-
-/// Shortest time between two looks that notices caused: kube-proxy may change its chains many times a second.
-const SPACING: Duration = Duration::from_millis(400);
-
-/// One family's networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PodNetworks {
-    /// All pods of the cluster.
-    pub(crate) network: IpNetwork,
-    /// The pods of this node.
-    pub(crate) subnet: IpNetwork,
-}
-
-/// `--conntrack-bypass`: whether packets from pod to pod are kept out of conntrack.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ConntrackBypass {
-    /// Where there is nft, and nobody else is seen who judges forwarded packets by conntrack's state.
-    #[default]
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
-}
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FilterRules {
-    pub(crate) networks: Vec<PodNetworks>,
-    /// `--ip-masq`.
-    pub(crate) masquerade: bool,
-    /// `--iptables-forward-rules`.
-    pub(crate) forward: bool,
-    pub(crate) bypass: ConntrackBypass,
-    /// `EnableNFTables`.
-    pub(crate) nftables: Option<bool>,
-}
-
-/// With what masquerading is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manager {
-    Nftables,
-    Iptables,
-}
-
-impl Manager {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-            Self::Iptables => "iptables",
-        }
-    }
+/// Whether a change may be about us: of our own table; of the chains that our iptables rules are in or jump from, and not of
+/// kube-proxy's beside them, which may change many times a second; or a base chain of somebody who may judge by conntrack's
+/// state what is forwarded.
+pub(crate) fn concerns(change: &NftChange<'_>) -> bool {
+    let Some(chain) = change.chain else { return [table_text::TABLE_NAME, "filter", "nat"].contains(&change.table) };
+    change.table == table_text::TABLE_NAME
+        || Chain::ALL.iter().any(|ours| ours.table() == change.table && [ours.hook(), ours.name()].contains(&chain))
+        || (change.is_base && !nftables::is_known(change.table))
 }
 
 /// Our packet rules as they were last seen to be.
@@ -106,9 +64,7 @@ pub(crate) struct PacketFilter {
     iptables: Option<Iptables>,
     /// Whether changes are told by notices.
     pub(crate) watched: bool,
-    /// A notice that was not followed yet.
-    disturbed: bool,
-    looked: Option<Instant>,
+    looks: Looks,
     /// FLANNEL-FWD was put first there once.
     placed: BTreeSet<Program>,
 }
@@ -126,20 +82,17 @@ impl PacketFilter {
 
     /// Somebody changed a table that ours are in, or we did.
     pub(crate) fn note_disturbance(&mut self) {
-        self.disturbed = true;
+        self.looks.note();
     }
 
     /// Whether somebody may have changed the rules, so that [`PacketFilter::ensure`] should look.
     pub(crate) fn must_look(&self, now: Instant) -> bool {
-        let Some(looked) = self.looked else { return true };
-        let must_poll = || self.iptables.is_some_and(|iptables| iptables.must_poll());
-        let age = now.saturating_duration_since(looked);
-        (self.disturbed && age >= SPACING) || (age >= POLL && must_poll())
+        self.looks.is_due(now, || self.iptables.is_some_and(|iptables| iptables.must_poll()))
     }
 
     /// When to look at what was told of.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.looked.filter(|_| self.disturbed).map(|looked| looked + SPACING)
+        self.looks.next()
     }
 
     /// Makes the rules be as asked for; true if they were not. With `verify` it looks whether what was written is still there.
@@ -151,14 +104,16 @@ impl PacketFilter {
             return Ok(false);
         }
         let first = self.done.as_ref() != Some(rules);
-        // Before the look: whatever happens after it will be told.
-        (self.disturbed, self.looked) = (false, Some(now));
+        self.looks.begin(now);
         self.done = None;
         if first {
             self.iptables = Iptables::find();
         }
         let manager = self.choose(rules)?;
         let changed = self.put(rules, manager, first)?;
+        if changed {
+            self.looks.wrote();
+        }
         if self.manager != Some(manager) && rules.masquerade {
             info!(manager = manager.name(), "masquerading");
         }
@@ -290,10 +245,30 @@ pub(crate) fn remove() -> Result<Vec<String>, FilterError> {
     Ok(removed)
 }
 
-/// Addresses that are not masqueraded because nobody answers them.
-const fn multicast(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "224.0.0.0/4",
-        Family::V6 => "ff00::/8",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_others_do_not_concern_us() {
+        for (table, chain, is_base, ours) in [
+            ("weft-overlay", None, false, true),
+            ("weft-overlay", Some("postrouting"), true, true),
+            ("filter", None, false, true),
+            ("filter", Some("FORWARD"), false, true),
+            ("filter", Some("FLANNEL-FWD"), false, true),
+            ("nat", Some("POSTROUTING"), true, true),
+            ("nat", Some("FORWARD"), false, false),
+            ("filter", Some("KUBE-SERVICES"), false, false),
+            ("nat", Some("KUBE-SEP-ABC"), false, false),
+            ("kube-proxy", Some("services"), true, false),
+            ("kube-proxy", None, false, false),
+            ("weft", Some("prerouting"), true, true),
+            ("weft-services", Some("prerouting"), true, false),
+            ("firewall", Some("forward"), true, true),
+            ("firewall", Some("allowed"), false, false),
+        ] {
+            assert_eq!(concerns(&NftChange { table, chain, is_base }), ours, "{table} {chain:?} {is_base}");
+        }
     }
 }

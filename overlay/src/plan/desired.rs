@@ -57,6 +57,7 @@ pub(crate) fn desired(local: Local<'_>, snapshot: &LeaseSnapshot) -> (Desired, V
         for rejected in &snapshot.rejected {
             desired.undecided.extend(rejected.subnets.and_then(|subnets| subnets.of(family)));
         }
+        desired.undecided.extend(snapshot.incomplete.is_some().then_some(desired.network));
         let mut macs = BTreeMap::new();
         for lease in &peers {
             // A lease of another backend is reported once, below.

@@ -12,7 +12,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use ipnetwork::IpNetwork;
 
@@ -33,7 +36,7 @@ pub(crate) fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let mut plan = Vec::new();
     for (family, desired) in &desired.families {
         let observed = observed.families.get(family).unwrap_or(&nothing);
-        plan_family(&mut Steps { family: *family, steps: &mut plan }, desired, observed.clone());
+        plan_family(&mut Steps { family: *family, steps: &mut plan }, desired, observed);
     }
     for (family, observed) in observed.families.iter().filter(|(family, _)| desired.retired.contains_key(family)) {
         remove_retired(&mut Steps { family: *family, steps: &mut plan }, observed);
@@ -65,7 +68,7 @@ impl Steps<'_> {
     }
 }
 
-fn plan_family(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: ObservedFamily) {
+fn plan_family(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: &ObservedFamily) {
     let observed = plan_device(steps, desired, observed);
     if !observed.unreachable.contains(&desired.subnet) {
         steps.push(Subject::Node, Action::AddUnreachable(desired.subnet));
@@ -76,9 +79,14 @@ fn plan_family(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: Observe
     remove_stale(steps, desired, &observed);
 }
 
-/// Returns what is left of `observed` once the device is as it should be.
-fn plan_device(steps: &mut Steps<'_>, desired: &DesiredFamily, mut observed: ObservedFamily) -> ObservedFamily {
+/// Returns what is left of `observed` once the device is as it should be: all of it, but for the first pass and some repairs.
+fn plan_device<'a>(
+    steps: &mut Steps<'_>,
+    desired: &DesiredFamily,
+    observed: &'a ObservedFamily,
+) -> Cow<'a, ObservedFamily> {
     let before = steps.steps.len();
+    let mut observed = Cow::Borrowed(observed);
     let Some(want) = &desired.device else {
         return observed;
     };
@@ -103,7 +111,7 @@ fn plan_device(steps: &mut Steps<'_>, desired: &DesiredFamily, mut observed: Obs
         }
     }
     for step in &steps.steps[before..] {
-        observed.record(&step.action);
+        observed.to_mut().record(&step.action);
     }
     if let Some(address) = desired.vtep_address().filter(|address| !observed.addresses.contains(address)) {
         steps.push(Subject::Node, Action::AddAddress(address));
@@ -135,20 +143,19 @@ fn plan_peer(steps: &mut Steps<'_>, subnet: IpNetwork, peer: &Peer, observed: &O
 }
 
 fn remove_stale(steps: &mut Steps<'_>, desired: &DesiredFamily, observed: &ObservedFamily) {
-    let undecided = &desired.undecided;
-    let is_undecided = |address| undecided.iter().any(|subnet| subnet.network() == address);
+    let is_undecided = |address| desired.undecided.iter().any(|network| network.contains(address));
     // A neighbour that stays keeps its forwarding entry too.
     let undecided_macs: BTreeSet<Mac> =
         observed.neighbours.iter().filter(|(address, _)| is_undecided(**address)).map(|(_, mac)| *mac).collect();
     let desired_fdb: BTreeMap<Mac, _> = desired.peers.values().filter_map(Peer::tunnel).collect();
 
     for destination in &observed.routes {
-        if !desired.peers.contains_key(destination) && !undecided.contains(destination) {
+        if !desired.peers.contains_key(destination) && !is_undecided(destination.network()) {
             steps.push(Subject::Stale, Action::RemoveRoute(*destination));
         }
     }
     for (destination, hop) in observed.direct.iter().filter(|_| desired.routes_directly) {
-        if !desired.peers.contains_key(destination) && !undecided.contains(destination) {
+        if !desired.peers.contains_key(destination) && !is_undecided(destination.network()) {
             steps.push(Subject::Stale, Action::RemoveDirect(*destination, *hop));
         }
     }

@@ -45,7 +45,8 @@ pub(crate) struct DesiredFamily {
     pub(crate) subnet: IpNetwork,
     /// Every other node, by its subnet. MACs are unique.
     pub(crate) peers: BTreeMap<IpNetwork, Peer>,
-    /// Subnets of leases that cannot be read: what the kernel has for these stays.
+    /// Subnets of leases that cannot be read, or the whole network if leases are missing: what the kernel has for peers in
+    /// these stays.
     pub(crate) undecided: BTreeSet<IpNetwork>,
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Synchronous; `run` decides when a pass is due.
 
+mod announcement;
+mod desired;
 mod kernel;
 mod notices;
 mod reach;
@@ -19,22 +21,23 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use weft_netlink::{Event, Netlink};
 
 pub(crate) use self::run::{Start, run};
 use crate::{
+    bridge_answers,
     events::Known,
     family::Family,
     forwarding::Sysctls,
     interface::{self, InterfaceChoice, Underlay},
-    join::{Joined, lease_request},
-    lease::{Lease, LeaseAttributes, LeaseRequest, LeaseSnapshot},
+    join::Joined,
+    lease::{Lease, LeaseAttributes, LeaseSnapshot},
     netconf::NetConf,
     observe::Devices,
     offload::ChecksumOffload,
     packet_filter::{ConntrackBypass, PacketFilter},
-    plan::{self, Desired, Local, ObjectKind, Observed, PeerProblem, Reach, Subject},
+    plan::{Desired, ObjectKind, Observed, PeerProblem, Reach, Subject},
     retry::Retries,
     subnet_env::SubnetEnv,
 };
@@ -58,6 +61,7 @@ enum Task {
     Forwarding,
     PacketFilter,
     Offload,
+    BridgeAnswers,
     SubnetFile,
 }
 
@@ -95,6 +99,8 @@ pub(crate) struct Reconciler {
     sysctls: Sysctls,
     retries: Retries<Task>,
     repairs: BTreeMap<ObjectKind, u64>,
+    /// Pods may have come or gone since it was last seen to that those on flannel's bridge find them.
+    pods_changed: bool,
     /// The underlay that was chosen is gone: any new address or route may bring another.
     adrift: bool,
     /// Everything this node needs was in place once.
@@ -126,71 +132,12 @@ impl Reconciler {
             sysctls: Sysctls::new(),
             retries: Retries::default(),
             repairs: BTreeMap::new(),
+            pods_changed: true,
             adrift: false,
             complete: false,
         };
         new.derive();
         new
-    }
-
-    pub(crate) fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    /// True if something happened to this node's own lease.
-    pub(crate) fn set_snapshot(&mut self, snapshot: Arc<LeaseSnapshot>) -> bool {
-        let own = |of: &LeaseSnapshot| of.leases.iter().find(|lease| lease.subnets == self.lease.subnets).cloned();
-        let own_changed = own(&self.snapshot) != own(&snapshot) || self.snapshot.rejected != snapshot.rejected;
-        self.snapshot = snapshot;
-        self.derive();
-        own_changed
-    }
-
-    /// Takes the lease that was got for `requested`.
-    pub(crate) fn set_lease(&mut self, lease: Lease, requested: LeaseAttributes) {
-        self.requested = requested;
-        if lease != self.lease {
-            self.lease = lease;
-            self.derive();
-        }
-    }
-
-    /// What the node's lease should be: the subnets it holds, with the addresses it has now.
-    pub(crate) fn announcement(&self) -> LeaseRequest {
-        lease_request(&self.settings, &self.underlay, self.requested.clone(), Some(self.lease.subnets))
-    }
-
-    /// Whether everyone else sees that lease.
-    pub(crate) fn is_announced(&self) -> bool {
-        let key = self.lease.subnets.to_string();
-        self.announcement().attributes == self.requested
-            && self.snapshot.leases.contains(&self.lease)
-            && !self.snapshot.rejected.iter().any(|rejected| rejected.object == key)
-    }
-
-    /// Recomputes the desired state. What changed is tried at once, however often its former self failed.
-    fn derive(&mut self) {
-        self.look_up_peers();
-        let local = Local {
-            net_conf: &self.settings.net_conf,
-            lease: &self.lease,
-            underlay: &self.underlay,
-            reach: &self.reach,
-            former: &self.former,
-        };
-        let (desired, problems) = plan::desired(local, &self.snapshot);
-        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-            warn!(subnet = %problem.subnets, reason = problem.reason, "peer cannot be served");
-        }
-        let old = std::mem::replace(&mut self.desired, desired);
-        self.problems = problems;
-        let new = &self.desired;
-        self.retries.retain(|task| match task {
-            Task::Kernel(family, subject) => {
-                kernel::same_subject(old.families.get(family), new.families.get(family), *subject)
-            }
-            _ => true,
-        });
     }
 
     /// Looks at the underlay again: its address, MTU or index may have changed. True if so.
@@ -252,13 +199,21 @@ impl Reconciler {
         contradicted
     }
 
-    /// Whether one of `events` tells of what is not observed: a parameter, or a feature of a device of ours.
-    pub(crate) fn deserve_a_glance(&self, events: &[Event]) -> bool {
-        events.iter().any(|event| match event {
+    /// Whether one of `events` tells of what is not observed: a parameter, also of a new device; a feature of a device of ours;
+    /// a pod.
+    pub(crate) fn deserve_a_glance(&mut self, events: &[Event]) -> bool {
+        let subnet = self.desired.families.get(&Family::V6).map(|state| state.subnet);
+        let is_about_pods = |event: &Event| match event {
             Event::ParameterChanged => true,
-            Event::LinkChanged(link) => self.devices.values().any(|device| *device == link.index),
+            Event::RouteChanged(route) | Event::RouteRemoved(route) => {
+                subnet.is_some_and(|subnet| bridge_answers::is_of_pod(route, subnet))
+            }
             _ => false,
-        })
+        };
+        let is_about_device = |event: &Event| matches!(event, Event::LinkChanged(link) if self.devices.values().any(|device| *device == link.index));
+        let pods = events.iter().any(is_about_pods);
+        self.pods_changed |= pods;
+        pods || events.iter().any(is_about_device)
     }
 
     /// Forgets what is known of the kernel, so that the next pass looks at all of it.
@@ -283,8 +238,9 @@ impl Reconciler {
 
     /// Whether this node's own part is complete.
     pub(crate) fn is_ready(&self) -> bool {
-        let own_failures =
-            self.retries.errors().any(|(task, _)| !matches!(task, Task::Kernel(_, Subject::Peer(_) | Subject::Stale)));
+        let is_own =
+            |task: &Task| !matches!(task, Task::Kernel(_, Subject::Peer(_) | Subject::Stale) | Task::BridgeAnswers);
+        let own_failures = self.retries.errors().any(|(task, _)| is_own(task));
         self.complete && !own_failures
     }
 

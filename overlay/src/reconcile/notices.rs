@@ -14,12 +14,12 @@ use tokio::{io::unix::AsyncFd, sync::Notify};
 use tracing::debug;
 use weft_netlink::NftWatch;
 
-use crate::packet_filter::TABLES;
+use crate::packet_filter;
 
 /// What was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// Tables that our packet rules are in.
+    /// What our packet rules are, or are judged by.
     Rules,
     /// `subnet.env`.
     File,
@@ -83,7 +83,7 @@ impl Notices {
         while let Some(watch) = &self.rules {
             let told = match watch.readable().await {
                 Ok(mut ready) => {
-                    let told = ready.get_inner().disturbed(&TABLES).map_err(|error| error.to_string());
+                    let told = ready.get_inner().changed(packet_filter::concerns).map_err(|error| error.to_string());
                     ready.clear_ready();
                     told
                 }

@@ -41,7 +41,8 @@ impl Reconciler {
             Task::Kernel(_, Subject::Peer(_)) => None,
             _ => Some(error),
         });
-        let all: Vec<&str> = lease_error.into_iter().chain(failures).collect();
+        let all: Vec<&str> =
+            lease_error.into_iter().chain(self.snapshot.incomplete.as_deref()).chain(failures).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 

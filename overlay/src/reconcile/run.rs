@@ -8,7 +8,6 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,13 +16,14 @@ use weft_netlink::{Event, Netlink};
 
 use super::{
     Cause, Reconciler, Settings,
+    announcement::{self, Announcement, Published},
     notices::{Notice, Notices},
 };
 use crate::{
     family::Family,
     interface::Underlay,
     join::{Joined, Joiner},
-    lease::{Lease, LeaseAttributes, LeaseError, LeaseManager, LeaseSnapshot},
+    lease::{LeaseError, LeaseManager, LeaseSnapshot},
     network_report,
     status::OverlayStatus,
 };
@@ -35,10 +35,6 @@ const EVENT_SPACING: Duration = Duration::from_millis(20);
 /// How often there is a glance at what may report no changes: parameters like `accept_ra`, tables of the old iptables interface,
 /// a replaced directory of `subnet.env`. All else is told by the kernel.
 const GLANCE: Duration = Duration::from_secs(5);
-
-/// How soon a lease is looked at again that was published but is not in the snapshots yet.
-const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
-const ANNOUNCE_LONGEST: Duration = Duration::from_secs(30);
 
 /// How soon joining is tried again.
 const JOIN_FIRST: Duration = Duration::from_millis(250);
@@ -76,7 +72,20 @@ async fn serve(start: Start) {
     let reconciler = Reconciler::new(settings, netlink, underlay, &joined);
     let (snapshots, announcement) = (joined.snapshots, Announcement::default());
     let notices = Notices::open(reconciler.subnet_file());
-    let server = Server { reconciler, leases, snapshots, events, status, check_interval, announcement, notices };
+    let next_check = Instant::now() + check_interval;
+    let mut server = Server {
+        reconciler,
+        leases,
+        snapshots,
+        events,
+        status,
+        check_interval,
+        next_check,
+        looked: None,
+        look: None,
+        announcement,
+        notices,
+    };
     server.run().await;
 }
 
@@ -108,22 +117,14 @@ struct Server {
     events: mpsc::Receiver<Vec<Event>>,
     status: watch::Sender<OverlayStatus>,
     check_interval: Duration,
+    next_check: Instant,
+    /// When events last caused a pass.
+    looked: Option<Instant>,
+    /// When those that came since cause the next one.
+    look: Option<Instant>,
     announcement: Announcement,
     notices: Notices,
 }
-
-/// The publishing of the own lease, beside the passes: it may wait for a server.
-#[derive(Default)]
-struct Announcement {
-    running: Option<JoinHandle<Result<Published, LeaseError>>>,
-    finished: Option<Instant>,
-    not_before: Option<Instant>,
-    delay: Duration,
-    error: Option<String>,
-}
-
-/// The lease, and what it was asked for with.
-type Published = (Lease, LeaseAttributes);
 
 /// Why the server woke up.
 enum Wake {
@@ -137,33 +138,19 @@ enum Wake {
 }
 
 impl Server {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         self.pass(Cause::NewDesired);
-        let mut next_check = Instant::now() + self.check_interval;
-        let mut last_event_pass = Instant::now();
         let mut glances = interval(GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.reconciler.packet_filter().watched = self.notices.has_rules();
-            match self.wait(next_check, &mut glances).await {
+            match self.wait(&mut glances).await {
                 Wake::Leases => {
                     self.take_snapshot();
                     self.pass(Cause::NewDesired);
                 }
                 Wake::Unwatched => self.watch_again().await,
-                Wake::Events(events) => {
-                    if self.reconciler.deserve_a_glance(&events) {
-                        self.glance();
-                    }
-                    if self.reconciler.notice(&events) {
-                        sleep_until((last_event_pass + EVENT_SPACING).into()).await;
-                        // The state is unknown now: what these say is about to be observed.
-                        while self.events.try_recv().is_ok() {}
-                        let moved = self.reconciler.refresh_underlay();
-                        self.pass(if moved { Cause::NewDesired } else { Cause::Event });
-                        last_event_pass = Instant::now();
-                    }
-                }
+                Wake::Events(events) => self.take_events(&events),
                 Wake::Announced(result) => self.announced(result),
                 Wake::Noticed(notice) => {
                     if notice == Notice::Rules {
@@ -175,38 +162,54 @@ impl Server {
                     self.notices.watch_file();
                     self.glance();
                 }
-                Wake::Timer if Instant::now() >= next_check => {
-                    next_check = Instant::now() + self.check_interval;
-                    self.reconciler.forget_observed();
-                    self.reconciler.refresh_underlay();
-                    self.pass(Cause::Check);
-                }
-                Wake::Timer => self.pass(Cause::Event),
+                Wake::Timer => self.take_time(Instant::now()),
             }
         }
     }
 
-    async fn wait(&mut self, next_check: Instant, glances: &mut Interval) -> Wake {
-        let timers = [self.reconciler.next_time(), self.announcement.due()];
-        let next = timers.into_iter().flatten().fold(next_check, Instant::min);
-        let announced = async {
-            match &mut self.announcement.running {
-                Some(running) => running.await,
-                None => std::future::pending().await,
-            }
-        };
+    async fn wait(&mut self, glances: &mut Interval) -> Wake {
+        let timers = [self.reconciler.next_time(), self.announcement.due(), self.look];
+        let next = timers.into_iter().flatten().fold(self.next_check, Instant::min);
         tokio::select! {
             changed = self.snapshots.changed() => match changed {
                 Ok(()) => Wake::Leases,
                 Err(_) => Wake::Unwatched,
             },
             Some(events) = self.events.recv() => Wake::Events(events),
-            announced = announced => Wake::Announced(announced.unwrap_or_else(|error| {
-                Err(LeaseError::Backend { doing: "publish the lease".into(), source: error.into() })
-            })),
+            announced = self.announcement.finished() => Wake::Announced(announced),
             () = sleep_until(next.into()) => Wake::Timer,
             notice = self.notices.next() => Wake::Noticed(notice),
             _ = glances.tick() => Wake::Glance,
+        }
+    }
+
+    /// Changes of leases do not wait for the look that events may cause.
+    fn take_events(&mut self, events: &[Event]) {
+        if self.reconciler.deserve_a_glance(events) {
+            self.glance();
+        }
+        if self.reconciler.notice(events) && self.look.is_none() {
+            let now = Instant::now();
+            self.look = Some(self.looked.map_or(now, |looked| (looked + EVENT_SPACING).max(now)));
+        }
+    }
+
+    fn take_time(&mut self, now: Instant) {
+        if now >= self.next_check {
+            self.next_check = now + self.check_interval;
+            self.reconciler.forget_observed();
+            self.reconciler.refresh_underlay();
+            self.pass(Cause::Check);
+        } else if self.look.is_some_and(|look| now >= look) {
+            // What has come meanwhile is about to be observed.
+            while let Ok(events) = self.events.try_recv() {
+                self.reconciler.notice(&events);
+            }
+            let moved = self.reconciler.refresh_underlay();
+            self.pass(if moved { Cause::NewDesired } else { Cause::Event });
+            (self.look, self.looked) = (None, Some(Instant::now()));
+        } else {
+            self.pass(Cause::Event);
         }
     }
 
@@ -246,7 +249,7 @@ impl Server {
 
     /// A manager that stopped watching by itself has a bug or lost its thread; peers stay as they are meanwhile.
     async fn watch_again(&mut self) {
-        tokio::time::sleep(ANNOUNCE_AGAIN).await;
+        tokio::time::sleep(announcement::AGAIN).await;
         match self.leases.watch().await {
             Ok(snapshots) => {
                 self.snapshots = snapshots;
@@ -262,21 +265,12 @@ impl Server {
             self.announcement.settle();
             return;
         }
-        let now = Instant::now();
-        if self.announcement.running.is_some() || self.announcement.not_before.is_some_and(|time| now < time) {
-            return;
+        if self.announcement.start(Instant::now(), &self.leases, self.reconciler.announcement()) {
+            info!(subnets = %self.reconciler.lease().subnets, "publishing the lease again");
         }
-        let request = self.reconciler.announcement();
-        info!(subnets = %self.reconciler.lease().subnets, "publishing the lease again");
-        let leases = Arc::clone(&self.leases);
-        self.announcement.running = Some(tokio::spawn(async move {
-            let lease = leases.acquire(&request).await?;
-            Ok((lease, request.attributes))
-        }));
     }
 
     fn announced(&mut self, result: Result<Published, LeaseError>) {
-        self.announcement.finish(Instant::now());
         match result {
             Ok((lease, requested)) => {
                 self.announcement.error = None;
@@ -301,31 +295,5 @@ impl Server {
                 self.report();
             }
         }
-    }
-}
-
-impl Announcement {
-    /// When to try again, if something is left to do.
-    fn due(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.running.is_none())
-    }
-
-    /// What happens to the own lease is answered at once, though not faster than somebody else could keep changing it.
-    fn hurry(&mut self) {
-        self.delay = Duration::ZERO;
-        self.not_before = self.finished.map(|time| time + ANNOUNCE_AGAIN);
-    }
-
-    fn settle(&mut self) {
-        self.not_before = None;
-        self.delay = Duration::ZERO;
-        self.error = None;
-    }
-
-    fn finish(&mut self, now: Instant) {
-        self.running = None;
-        self.finished = Some(now);
-        self.delay = (self.delay * 2).clamp(ANNOUNCE_AGAIN, ANNOUNCE_LONGEST);
-        self.not_before = Some(now + self.delay);
     }
 }

@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::{Cause, Reconciler, Task};
 use crate::{
+    bridge_answers,
     family::Family,
     forwarding, offload,
     packet_filter::{FilterRules, PodNetworks},
@@ -28,6 +29,7 @@ impl Reconciler {
         let offload = self.attempt(Task::Offload, ObjectKind::Device, cause, now, |node| {
             offload::ensure(node.settings.checksum_offload, &node.devices).map_err(|error| error.to_string())
         });
+        self.answer_for_pods(cause, now);
         // Pods are started as soon as the file is there.
         if kernel && forwarding && rules && offload {
             self.complete = self
@@ -63,6 +65,18 @@ impl Reconciler {
                 self.retries.failed(task, now, error);
                 false
             }
+        }
+    }
+
+    /// Not counted: pods come and go.
+    fn answer_for_pods(&mut self, cause: Cause, now: Instant) {
+        let Some(subnet) = self.desired.families.get(&Family::V6).map(|state| state.subnet) else { return };
+        if self.pods_changed || cause == Cause::Check || self.retries.has_failed(&Task::BridgeAnswers) {
+            let done = self.attempt(Task::BridgeAnswers, ObjectKind::Neighbour, cause, now, |node| {
+                let answers = bridge_answers::ensure(&node.netlink, subnet);
+                answers.map(|()| 0).map_err(|error| error.to_string())
+            });
+            self.pods_changed &= !done;
         }
     }
 

@@ -82,7 +82,7 @@ impl Bench {
 fn snapshot(others: &BTreeMap<u16, Lease>) -> Arc<LeaseSnapshot> {
     let mut leases = vec![lease(1, 1)];
     leases.extend(others.values().cloned());
-    Arc::new(LeaseSnapshot { leases, rejected: Vec::new() })
+    Arc::new(LeaseSnapshot { leases, ..LeaseSnapshot::default() })
 }
 
 #[test]
@@ -104,6 +104,27 @@ fn the_cost_of_a_change_does_not_depend_on_the_number_of_peers() {
         };
         Netns::create().unwrap().run(count).unwrap();
     }
+}
+
+#[test]
+fn while_leases_are_missing_no_peer_is_removed() {
+    let lose = || {
+        let mut bench = Bench::new(3);
+        bench.cost(|_| {});
+        bench.others = [(5, lease(5, 5))].into();
+        let told = "Nodes: the API server lists 2 where there were 4".to_owned();
+        let few = LeaseSnapshot { incomplete: Some(told.clone()), ..(*snapshot(&bench.others)).clone() };
+        let mut pass = |snapshot| {
+            bench.reconciler.set_snapshot(snapshot);
+            bench.reconciler.pass(Cause::NewDesired, Instant::now());
+            let routes = Command::new("ip").args(["route", "show", "dev", "flannel.1"]).output().unwrap();
+            let status = bench.reconciler.status("kube".into(), None);
+            (String::from_utf8(routes.stdout).unwrap().lines().count(), status.ready, status.error)
+        };
+        assert_eq!(pass(Arc::new(few)), (4, true, Some(told)));
+        assert_eq!(pass(snapshot(&[(5, lease(5, 5))].into())), (1, true, None));
+    };
+    Netns::create().unwrap().run(lose).unwrap();
 }
 
 #[test]

@@ -11,7 +11,8 @@ use weft_overlay::PeerState;
 
 use crate::{
     REPAIR,
-    cluster::{Cluster, DUAL_STACK, NETWORK, Node, exchange, shell, until},
+    cluster::{Cluster, DUAL_STACK, NETWORK, Node, shell, until},
+    exchange::exchange,
     vtep, vtep_v6,
 };
 

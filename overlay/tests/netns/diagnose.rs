@@ -6,7 +6,8 @@ use weft_overlay::diagnose::{ChecksumVerdict, MtuVerdict, PathKind, paths, probe
 
 use crate::{
     REPAIR,
-    cluster::{Cluster, DUAL_STACK, Node, exchange, run, until},
+    cluster::{Cluster, DUAL_STACK, Node, run, until},
+    exchange::exchange,
     vtep, vtep_v6,
 };
 

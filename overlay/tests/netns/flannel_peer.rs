@@ -5,7 +5,8 @@ use std::{fs, net::IpAddr, time::Duration};
 
 use crate::{
     REPAIR,
-    cluster::{Cluster, Node, exchange, until},
+    cluster::{Cluster, Node, until},
+    exchange::exchange,
     vtep, vtep_v6,
 };
 

@@ -6,7 +6,8 @@ use weft_overlay::InterfaceChoice;
 
 use crate::{
     REPAIR,
-    cluster::{Cluster, DUAL_STACK, exchange, until},
+    cluster::{Cluster, DUAL_STACK, until},
+    exchange::exchange,
     vtep, vtep_v6,
 };
 

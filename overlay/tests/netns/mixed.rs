@@ -4,7 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use weft_netlink::Netns;
 
-use crate::cluster::{Cluster, Node, exchange, until};
+use crate::{
+    cluster::{Cluster, Node, until},
+    exchange::exchange,
+};
 
 fn conf(v4: bool, v6: bool, direct: bool) -> String {
     format!(

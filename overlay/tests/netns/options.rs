@@ -4,7 +4,8 @@ use std::{fs, net::IpAddr, time::Duration};
 
 use crate::{
     REPAIR,
-    cluster::{Cluster, NETWORK, Node, exchange, shell, until},
+    cluster::{Cluster, NETWORK, Node, shell, until},
+    exchange::exchange,
     vtep, vtep_v6,
 };
 

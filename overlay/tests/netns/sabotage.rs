@@ -18,6 +18,10 @@ use crate::{
     cluster::{Cluster, Node, shell, until},
 };
 
+/// How soon everything is back, from before the sabotage until a packet and its answer went the way again. The median of three
+/// times counts: once, the machine may have been busy with other tests.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Time between two packets of a stream.
 const EVERY: Duration = Duration::from_millis(2);
 
@@ -147,9 +151,24 @@ impl Field {
         Stream::start(&self.pods[family][0].1, pod, *address)
     }
 
-    /// Does `sabotage` under traffic: how long until `node` is reached again, and how many packets to node 3 were lost.
-    fn repair(&self, sabotage: &str, family: usize, node: usize) -> (Duration, usize) {
-        let bystanders = [0, 1].map(|family| self.stream(family, 2));
+    /// Does `sabotage` under traffic, again and again until two times of three were soon (then their median is), or were not.
+    /// `reached` tells what must work again, `undisturbed` whose packets must not be lost meanwhile: by family and node.
+    fn assert_repaired(&self, sabotage: &str, reached: (usize, usize), undisturbed: &[(usize, usize)]) {
+        let mut took = Vec::new();
+        let soon = |took: &[Duration]| took.iter().filter(|took| **took < SOON).count();
+        while soon(&took) < 2 && took.len() - soon(&took) < 2 {
+            let streams: Vec<_> = undisturbed.iter().map(|(family, node)| self.stream(*family, *node)).collect();
+            took.push(self.repair(sabotage, reached));
+            for ((family, node), stream) in undisturbed.iter().zip(streams) {
+                assert_eq!(stream.end().1, 0, "{sabotage}: packets of family {family} to node {node}");
+            }
+        }
+        eprintln!("repaired after {took:?}: {sabotage}");
+        assert!(soon(&took) == 2, "{sabotage}: {took:?}");
+    }
+
+    /// How long it takes until a repair was counted and a packet of a family and its answer came through.
+    fn repair(&self, sabotage: &str, (family, node): (usize, usize)) -> Duration {
         let repairs = self.nodes[0].status().repairs;
         let begin = Instant::now();
         assert_eq!(shell(&self.nodes[0].netns, sabotage), "", "{sabotage}");
@@ -157,19 +176,14 @@ impl Field {
             counted if counted > repairs => self.once(family, node),
             counted => Err(format!("{sabotage}: {counted} repairs")),
         });
-        let took = begin.elapsed();
-        let lost = bystanders.map(Stream::end);
-        (took, lost.iter().map(|(_, lost)| lost).sum())
+        begin.elapsed()
     }
 }
 
-const CONF: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48","EnableNFTables":MODE}"#;
+/// Streams of both families to node 3, while what serves node 2 is attacked.
+const TO_ANOTHER_PEER: [(usize, usize); 2] = [(0, 2), (1, 2)];
 
-/// Prints how long it took. The limit is generous, as the machine may be busy.
-fn assert_soon(sabotage: &str, took: Duration) {
-    eprintln!("repaired after {took:?}: {sabotage}");
-    assert!(took < REPAIR, "{sabotage}: {took:?}");
-}
+const CONF: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd44::/48","EnableNFTables":MODE}"#;
 
 #[test]
 fn what_belongs_to_one_peer_is_repaired_and_no_packet_of_another_is_lost() {
@@ -191,9 +205,7 @@ fn what_belongs_to_one_peer_is_repaired_and_no_packet_of_another_is_lost() {
             format!("ip {flag} neigh replace {vtep} lladdr 02:00:00:00:00:99 dev {device} nud permanent"),
             format!("bridge fdb replace {mac} dev {device} dst {public}0 self permanent"),
         ] {
-            let (took, lost) = field.repair(&sabotage, family, 1);
-            assert_soon(&sabotage, took);
-            assert_eq!(lost, 0, "{sabotage}: packets of another peer");
+            field.assert_repaired(&sabotage, (family, 1), &TO_ANOTHER_PEER);
         }
     }
 }
@@ -202,19 +214,14 @@ fn what_belongs_to_one_peer_is_repaired_and_no_packet_of_another_is_lost() {
 fn what_all_peers_share_is_repaired_within_a_second() {
     let field = Field::new(&CONF.replace("MODE", "true"));
     for (family, device, address) in [(0, "flannel.1", "10.244.1.0/32"), (1, "flannel-v6.1", "fd44:0:0:1::/128")] {
-        // Pods' packets do not use the address; the other family has a device of its own.
-        let sabotage = format!("ip address delete {address} dev {device}");
-        let (took, _) = field.repair(&sabotage, family, 1);
-        assert_soon(&sabotage, took);
         for sabotage in [
+            format!("ip address delete {address} dev {device}"),
             format!("ip link set {device} down"),
             format!("ip link delete {device}"),
             format!("ip link set {device} mtu 1300"),
         ] {
-            let other = field.stream(1 - family, 1);
-            let (took, _) = field.repair(&sabotage, family, 1);
-            assert_soon(&sabotage, took);
-            assert_eq!(other.end().1, 0, "{sabotage}: packets of the other family");
+            // The other family has a device of its own.
+            field.assert_repaired(&sabotage, (family, 1), &[(1 - family, 1)]);
         }
     }
 }
@@ -230,15 +237,13 @@ fn packet_rules_are_repaired_and_no_pods_packet_is_lost() {
                 "ip6tables -D FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD",
                 "iptables -t nat -D POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG",
                 "ip6tables -t nat -D POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG",
-                "ip6tables -t nat -F; ip6tables -t nat -X",
+                "printf '*nat\\nCOMMIT\\n' | ip6tables-restore",
             ][..],
         ),
     ] {
         let field = Field::new(&CONF.replace("MODE", if nftables { "true" } else { "false" }));
         for sabotage in sabotages {
-            let (took, lost) = field.repair(sabotage, 0, 1);
-            assert_soon(sabotage, took);
-            assert_eq!(lost, 0, "{sabotage}");
+            field.assert_repaired(sabotage, (0, 1), &TO_ANOTHER_PEER);
         }
     }
 }

@@ -51,7 +51,7 @@ fn derive_with(
         .collect();
     let mut all = leases;
     all.push(own.clone());
-    let snapshot = LeaseSnapshot { leases: all, rejected };
+    let snapshot = LeaseSnapshot { leases: all, rejected, incomplete: None };
     desired(Local { net_conf: &net_conf, lease: &own, underlay: &underlay, reach, former: &BTreeMap::new() }, &snapshot)
 }
 
