@@ -19,12 +19,12 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 use weft_overlay::OverlayStatus;
 use weft_proxy::plan::{Planner, PlannerConfig};
 
 use crate::{
-    cli::{AgentArgs, PathArgs},
+    cli::AgentArgs,
     cni_files,
     commands::{self, print_config},
     config::{
@@ -144,7 +144,8 @@ async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyho
     if let Some(overlay) = &overlay {
         tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
         if config.components.cni {
-            tokio::spawn(install_cni(config.paths.clone(), overlay.clone()).instrument(info_span!("cni")));
+            let installing = cni_files::install_when_ready(config.paths.clone(), overlay.clone());
+            tokio::spawn(installing.instrument(info_span!("cni")));
             let metrics = Arc::clone(&parts.metrics);
             if let Err(error) = metrics::cni::listen(&config.paths.state_dir, metrics, shutdown.clone()) {
                 warn!(%error, "there will be no metrics of weft-cni");
@@ -247,18 +248,6 @@ fn follow_configuration(
     };
     reload::follow(args, config.clone(), live, settings, status).context("the configuration files")?;
     Ok((status_now, settings_now))
-}
-
-/// Tells the runtime that pods can be started, once that is so.
-async fn install_cni(paths: PathArgs, mut overlay: watch::Receiver<OverlayStatus>) {
-    let device = match overlay.wait_for(|status| status.ready).await {
-        Ok(status) => status.ipv4.device.clone().or_else(|| status.ipv6.as_ref()?.device.clone()),
-        Err(_) => return,
-    };
-    match cni_files::install(&paths, device.as_deref()) {
-        Ok(()) => info!(directory = %paths.cni_conf_dir.display(), "CNI configuration is in place"),
-        Err(error) => error!(%error, "the runtime gets no CNI configuration, so no pod can start"),
-    }
 }
 
 fn start_services(config: &Config, parts: &Observers) -> anyhow::Result<services::Handle> {
