@@ -89,7 +89,7 @@ fn nft(arguments: &[&str], input: &str) -> Result<Vec<String>, DataPlaneError> {
     let failed =
         |source| DataPlaneError { plane: "nftables", doing: format!("run nft {}", arguments.join(" ")), source };
     let mut lines = Vec::new();
-    match program::run("nft", arguments, &[input], program::lines(|line| lines.push(line.to_owned()))) {
+    match program::change("nft", arguments, &[input], program::lines(|line| lines.push(line.to_owned()))) {
         Ok((finished, ())) if finished.status.success() => Ok(lines),
         Ok((finished, ())) => Err(failed(finished.stderr.trim().into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

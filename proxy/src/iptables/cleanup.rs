@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    driver::{Commands, Xtables, XtablesError},
+    driver::{Commands, Xtables, XtablesError, wait_for_others},
     error,
     listing::Observed,
     names::Table,
@@ -43,6 +43,7 @@ fn remove_where(
     wanted: fn(&Commands) -> bool,
     of_them: fn(&Commands) -> &'static [Table],
 ) -> Result<(), DataPlaneError> {
+    wait_for_others().map_err(error("look for iptables"))?;
     let wanted = installed().map_err(error("look for iptables"))?.into_iter().filter(wanted);
     let results: Vec<_> = wanted
         .map(|mut commands| {

@@ -112,6 +112,7 @@ pub(crate) struct Commands {
 impl Commands {
     /// The variant that is in use on this node.
     pub(crate) fn find() -> Result<Self, XtablesError> {
+        wait_for_others()?;
         let installed = Programs::installed()?;
         let surveys: BTreeMap<Variant, Survey> =
             installed.iter().map(|programs| (programs.variant, Survey::of(*programs))).collect();
@@ -127,6 +128,7 @@ impl Commands {
 
     /// One variant, whatever is in use.
     pub(crate) fn of(variant: Variant) -> Result<Self, XtablesError> {
+        wait_for_others()?;
         Self::with(Programs::of(variant), None)
     }
 
@@ -169,7 +171,7 @@ impl Commands {
     fn restore(&self, family: IpFamily, input: &[&str]) -> Result<Result<(), XtablesError>, XtablesError> {
         let program = self.programs.name(family, "-restore");
         let arguments = ["-w", LOCK_WAIT, "--noflush", "--counters"];
-        let (done, ()) = program::run(&program, &arguments, input, program::lines(|_| {}))
+        let (done, ()) = program::change(&program, &arguments, input, program::lines(|_| {}))
             .map_err(|source| XtablesError::Run { program: program.clone(), source })?;
         if done.status.success() {
             return Ok(Ok(()));
@@ -202,7 +204,7 @@ impl Xtables for Commands {
                 each(line);
             }
         });
-        let (done, ()) = program::run(&program, &["-c", "-t", &table.to_string()], &[], read)
+        let (done, ()) = program::run(&program, &["-c", "-t", &table.to_string()], read)
             .map_err(|source| XtablesError::Run { program: program.clone(), source })?;
         if done.status.success() {
             return Ok(());
@@ -252,6 +254,11 @@ impl Xtables for Commands {
         self.left_behind = None;
         Ok(())
     }
+}
+
+/// Before the first look: a program whose agent was killed may still be at it.
+pub(crate) fn wait_for_others() -> Result<(), XtablesError> {
+    program::wait_for_others().map_err(|source| XtablesError::Run { program: "iptables-restore".to_owned(), source })
 }
 
 /// `--random-fully` came with 1.6.2.

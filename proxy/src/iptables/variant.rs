@@ -61,7 +61,7 @@ impl Programs {
     pub(crate) fn version(self) -> Result<Option<String>, XtablesError> {
         let mut version = String::new();
         let program = self.name(IpFamily::V4, "");
-        match program::run(&program, &["--version"], &[], program::lines(|line| version.push_str(line))) {
+        match program::run(&program, &["--version"], program::lines(|line| version.push_str(line))) {
             Ok(_) => Ok(Some(version)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(XtablesError::Run { program, source }),
@@ -108,7 +108,7 @@ impl Survey {
         for family in FAMILIES {
             let mut table = None;
             let read = program::lines(|line| survey.add(&mut table, line));
-            if let Err(error) = program::run(&programs.name(family, "-save"), &[], &[], read) {
+            if let Err(error) = program::run(&programs.name(family, "-save"), &[], read) {
                 tracing::debug!(?programs, %family, %error, "rules could not be listed");
             }
         }

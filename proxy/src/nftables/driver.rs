@@ -10,9 +10,8 @@ use weft_netlink::{NftBatch, NftQuery, NftWriter, sysctl};
 
 use super::{
     element::Element,
-    listing,
+    listing::{self, Seen},
     ruleset::{self, TABLE_NAME},
-    shadow::Observed,
     transaction::{Operation, Transaction},
     wire,
 };
@@ -20,8 +19,8 @@ use crate::{plan::PacketSettings, program};
 
 /// Our table in the kernel.
 pub(crate) trait Nft: Send + Sync {
-    /// Reads all of the table.
-    fn observe(&self) -> Result<Observed, NftError>;
+    /// Reads all there is, once nothing changes it any more for an agent that is gone.
+    fn observe(&self) -> Result<Seen, NftError>;
 
     /// Whether the table is there and has rules: a look, not a comparison.
     fn is_present(&mut self) -> Result<bool, NftError>;
@@ -76,7 +75,7 @@ impl Kernel {
     fn script(&self, script: &str) -> Result<(), NftError> {
         let discard = |mut stdout: BufReader<_>| stdout.read_to_end(&mut Vec::new());
         let (finished, _) =
-            program::run(self.program, &["-f", "-"], &[script], discard).map_err(|error| match error.kind() {
+            program::change(self.program, &["-f", "-"], &[script], discard).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => NftError::Missing,
                 _ => NftError::Run(error),
             })?;
@@ -89,7 +88,8 @@ impl Kernel {
 }
 
 impl Nft for Kernel {
-    fn observe(&self) -> Result<Observed, NftError> {
+    fn observe(&self) -> Result<Seen, NftError> {
+        program::wait_for_others().map_err(NftError::Run)?;
         Ok(listing::observe(&mut NftQuery::open()?, &self.settings)?)
     }
 
@@ -112,7 +112,7 @@ impl Nft for Kernel {
         if !transaction.is_of_elements() {
             return self.script(&transaction.render(&self.settings));
         }
-        let mut batch = NftBatch::new(TABLE_NAME);
+        let mut batch = NftBatch::new(transaction.table.name());
         for operation in &transaction.operations {
             match operation {
                 Operation::AddElement { element, value, connections } => {
@@ -169,11 +169,12 @@ fn first_error(stderr: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nftables::table::Table;
 
     #[test]
     fn without_nft_the_error_says_what_to_install() {
         let mut nft = Kernel { program: "nft-that-is-not-there", settings: Arc::default(), writer: None, query: None };
-        let error = nft.run(&Transaction { operations: vec![Operation::DeleteTable] }).unwrap_err().to_string();
+        let error = nft.run(&Transaction::removal(Table::Ours)).unwrap_err().to_string();
         assert!(error.contains("install the package `nftables`"), "{error}");
     }
 

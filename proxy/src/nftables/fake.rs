@@ -10,25 +10,31 @@ use super::{
     collection::{Collection, Stage},
     driver::{Nft, NftError},
     element::{Element, FixedChain, Value},
+    listing::Seen,
     plan::Content,
     pool::{EndpointMap, MapKind},
     shadow::Observed,
+    table::Table,
     transaction::{Operation, Transaction},
 };
 use crate::plan::PacketSettings;
 
 /// Shared, so that a test can look at the table a data plane owns.
 #[derive(Clone, Default)]
-pub(crate) struct FakeNft(Arc<Mutex<Table>>);
+pub(crate) struct FakeNft(Arc<Mutex<Tables>>);
 
 #[derive(Clone, Default)]
-struct Table {
+struct Tables {
     /// `None`: there is no table.
     content: Option<Content>,
+    stand_in: Option<Content>,
+    /// It has another layout.
+    foreign: bool,
     counters: BTreeMap<Element, u64>,
     /// Every transaction run, as nft would have got it.
     scripts: Vec<String>,
-    fail_next: bool,
+    /// Transactions until one fails.
+    until_failure: Option<usize>,
 }
 
 impl FakeNft {
@@ -40,9 +46,14 @@ impl FakeNft {
         self.0.lock().unwrap().content = None;
     }
 
-    /// Makes the next transaction fail.
-    pub(crate) fn fail_next(&self) {
-        self.0.lock().unwrap().fail_next = true;
+    /// Makes the table one of another layout.
+    pub(crate) fn change_layout(&self) {
+        self.0.lock().unwrap().foreign = true;
+    }
+
+    /// Makes a transaction fail, the one after so many others.
+    pub(crate) fn fail_after(&self, transactions: usize) {
+        self.0.lock().unwrap().until_failure = Some(transactions);
     }
 
     pub(crate) fn count(&self, element: Element, connections: u64) {
@@ -124,18 +135,29 @@ fn line(element: Element, value: Value) -> String {
     }
 }
 
-impl Table {
-    fn run(&mut self, operation: &Operation) -> Result<(), String> {
+impl Tables {
+    fn run(&mut self, table: Table, operation: &Operation) -> Result<(), String> {
+        let content = match table {
+            Table::Ours => &mut self.content,
+            Table::StandIn => &mut self.stand_in,
+        };
         match operation {
-            Operation::Rebuild => self.content = Some(Content::default()),
-            Operation::DeleteTable => self.content = None,
-            _ => self.change(operation)?,
+            Operation::Rebuild => *content = Some(Content::default()),
+            Operation::DeleteTable => *content = None,
+            _ => return self.change(table, operation),
+        }
+        if table == Table::Ours {
+            self.foreign = false;
         }
         Ok(())
     }
 
-    fn change(&mut self, operation: &Operation) -> Result<(), String> {
-        let content = self.content.as_mut().ok_or("no table")?;
+    fn change(&mut self, table: Table, operation: &Operation) -> Result<(), String> {
+        let content = match table {
+            Table::Ours => &mut self.content,
+            Table::StandIn => &mut self.stand_in,
+        };
+        let content = content.as_mut().ok_or("no table")?;
         let fail = |why: &str| Err(format!("{operation:?}: {why}"));
         match operation {
             Operation::Rebuild | Operation::DeleteTable => {}
@@ -189,8 +211,14 @@ fn map_of(element: &Element) -> Option<EndpointMap> {
 }
 
 impl Nft for FakeNft {
-    fn observe(&self) -> Result<Observed, NftError> {
-        Ok(self.0.lock().unwrap().content.clone().map_or(Observed::Nothing, Observed::Ours))
+    fn observe(&self) -> Result<Seen, NftError> {
+        let tables = self.0.lock().unwrap();
+        let table = match &tables.content {
+            Some(_) if tables.foreign => Observed::Foreign,
+            Some(content) => Observed::Ours(content.clone()),
+            None => Observed::Nothing,
+        };
+        Ok(Seen { table, stand_in: tables.stand_in.is_some() })
     }
 
     fn is_present(&mut self) -> Result<bool, NftError> {
@@ -203,12 +231,13 @@ impl Nft for FakeNft {
         }
         let mut table = self.0.lock().unwrap();
         let refused = |stderr| NftError::Refused { line: None, stderr };
-        if std::mem::take(&mut table.fail_next) {
-            return Err(refused("told to fail".to_owned()));
+        match table.until_failure.take() {
+            Some(0) => return Err(refused("told to fail".to_owned())),
+            left => table.until_failure = left.map(|left| left - 1),
         }
         let mut next = table.clone();
         for operation in &transaction.operations {
-            next.run(operation).map_err(refused)?;
+            next.run(transaction.table, operation).map_err(refused)?;
         }
         next.scripts.push(transaction.render(&PacketSettings::default()));
         *table = next;

@@ -11,15 +11,30 @@ use super::{
     rules,
     ruleset::{self, TABLE_NAME},
     shadow::Observed,
+    table::Table,
     wire,
 };
 use crate::plan::PacketSettings;
 
-/// What the table is and holds.
+/// What there is of us in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Our table.
+    pub(crate) table: Observed,
+    /// Whether the stand-in is there, as it is when an agent was killed while it built our table anew.
+    pub(crate) stand_in: bool,
+}
+
+/// Reads it.
 ///
 /// # Errors
 /// As [`NftQuery`] says.
-pub(crate) fn observe(query: &mut NftQuery, settings: &PacketSettings) -> weft_netlink::Result<Observed> {
+pub(crate) fn observe(query: &mut NftQuery, settings: &PacketSettings) -> weft_netlink::Result<Seen> {
+    let stand_in = query.tables()?.contains(&Table::StandIn.to_string());
+    Ok(Seen { table: observe_ours(query, settings)?, stand_in })
+}
+
+fn observe_ours(query: &mut NftQuery, settings: &PacketSettings) -> weft_netlink::Result<Observed> {
     let chains = query.chains(TABLE_NAME)?;
     if chains.get(ruleset::ENTRANCE.0).is_none_or(|rules| *rules == 0) {
         // No table, or one that does nothing for anybody.

@@ -1,7 +1,7 @@
 //! The packet path: the plan carried into our own nftables table, `inet weft-proxy`. Other tables are never touched.
 //!
 //! `entries` says what to serve, `elements` and `shadow` what that means for the table, `plan` and `transaction` how to get
-//! there, `driver` does it; `ruleset` is the part of the table that never changes, `rules` what comes and goes with numbers of
+//! there, `driver` does it; `table` names what it is done to, `ruleset` is the part of the table that never changes, `rules` what comes and goes with numbers of
 //! endpoints. `target`, `pool`, `collection` and `element` name the things in it, `wire` and `listing` are how the kernel has
 //! them.
 
@@ -19,6 +19,7 @@ mod pool;
 mod rules;
 mod ruleset;
 mod shadow;
+mod table;
 mod target;
 mod transaction;
 mod wire;
@@ -40,7 +41,8 @@ use self::{
     driver::{Kernel, Nft, NftError},
     plan::Plan,
     shadow::Shadow,
-    transaction::{Operation, Transaction},
+    table::Table,
+    transaction::Transaction,
 };
 use crate::{
     dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections},
@@ -88,8 +90,11 @@ impl Nftables {
             (_, Changed::Everything) | (None, _) => {
                 // What was postponed is among what is seen.
                 self.idle = Transaction::default();
-                let observed = self.nft.observe().map_err(error("read table"))?;
-                Ok(Shadow::load(self.scope, &self.settings, buckets::CHAINS, desired, &observed))
+                let seen = self.nft.observe().map_err(error("read table"))?;
+                let (shadow, mut plan) =
+                    Shadow::load(self.scope, &self.settings, buckets::CHAINS, desired, &seen.table);
+                plan.remove_stand_in |= seen.stand_in;
+                Ok((shadow, plan))
             }
         }
     }
@@ -167,8 +172,8 @@ impl DataPlane for Nftables {
 
     fn cleanup(&mut self) -> Result<(), DataPlaneError> {
         self.shadow = None;
-        let transaction = Transaction { operations: vec![Operation::DeleteTable] };
-        match self.nft.run(&transaction) {
+        let removals = [Table::StandIn, Table::Ours].map(Transaction::removal);
+        match removals.iter().try_for_each(|removal| self.nft.run(removal)) {
             // A node without nft has no table of ours, unless somebody uninstalled it: then say so.
             Err(NftError::Missing) if matches!(self.nft.is_present(), Ok(false)) => Ok(()),
             other => other.map_err(error("remove table")),

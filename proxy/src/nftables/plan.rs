@@ -8,6 +8,7 @@ use std::{
 use super::{
     element::{Element, Value},
     pool::{Chain, EndpointMap, List},
+    table::Table,
     target::Target,
     transaction::{Operation, Transaction},
 };
@@ -48,6 +49,10 @@ pub(crate) struct Plan {
     pub(crate) divisible: bool,
     /// Endpoint elements of `commit` that take the place of another (new, old): it hands on its counter.
     pub(crate) inherited: Vec<(Element, Element)>,
+    /// Whether all of it is done to the stand-in first, which then serves meanwhile.
+    pub(crate) with_stand_in: bool,
+    /// Whether the stand-in is to go in the end.
+    pub(crate) remove_stand_in: bool,
 }
 
 impl Plan {
@@ -58,12 +63,9 @@ impl Plan {
         Self { divisible: true, ..plan }
     }
 
-    /// Builds the table anew with `desired` in it, in one transaction, so that nobody misses the one of another layout that
-    /// is there now.
+    /// Builds the table anew; nobody is to miss the one of another layout that is there now.
     pub(crate) fn rebuild(desired: &Content) -> Self {
-        let Self { mut prepare, mut commit, .. } = Self::build(desired);
-        prepare.operations.append(&mut commit.operations);
-        Self { prepare, ..Self::default() }
+        Self { with_stand_in: true, remove_stand_in: true, ..Self::build(desired) }
     }
 
     /// Turns `before` into `after`: add, switch, then remove.
@@ -90,11 +92,11 @@ impl Plan {
         let gone_chains = before.chains.difference(&after.chains).copied().map(Operation::DeleteChain);
         let gone_maps = before.maps.difference(&after.maps).copied().map(Operation::DeleteMap);
         Self {
-            prepare: Transaction { operations: new_maps.chain(new_chains).collect() },
-            commit: Transaction { operations: commit },
-            retire: Transaction { operations: gone_chains.chain(gone_maps).collect() },
-            divisible: false,
+            prepare: of_ours(new_maps.chain(new_chains).collect()),
+            commit: of_ours(commit),
+            retire: of_ours(gone_chains.chain(gone_maps).collect()),
             inherited: inherited(&before.elements, &after.elements),
+            ..Self::default()
         }
     }
 
@@ -115,16 +117,28 @@ impl Plan {
         idle.operations.sort_by_key(|operation| matches!(operation, Operation::DeleteMap(_)));
     }
 
-    /// The transactions in their order.
-    pub(crate) fn transactions(self) -> impl Iterator<Item = Transaction> {
+    /// The transactions in their order; none is empty.
+    pub(crate) fn transactions(self) -> Vec<Transaction> {
+        let mut transactions = Vec::new();
+        if self.with_stand_in {
+            transactions.extend(self.clone().transactions_of(Table::StandIn));
+        }
+        let remove_stand_in = self.remove_stand_in;
+        transactions.extend(self.transactions_of(Table::Ours));
+        transactions.extend(remove_stand_in.then(|| Transaction::removal(Table::StandIn)));
+        transactions
+    }
+
+    fn transactions_of(self, table: Table) -> impl Iterator<Item = Transaction> {
         let part = if self.divisible { OPERATIONS_A_PART } else { usize::MAX };
         let mut rest = self.commit.operations.into_iter().peekable();
         let commits = std::iter::from_fn(move || {
             rest.peek()?;
-            Some(Transaction { operations: rest.by_ref().take(part).collect() })
+            Some(rest.by_ref().take(part).collect())
         });
-        let others = |transaction: Transaction| Some(transaction).filter(|t| !t.is_empty()).into_iter();
-        others(self.prepare).chain(commits).chain(others(self.retire))
+        let others = |transaction: Transaction| Some(transaction.operations).filter(|o| !o.is_empty()).into_iter();
+        let all = others(self.prepare).chain(commits).chain(others(self.retire));
+        all.map(move |operations| Transaction { table, operations })
     }
 
     /// Lets endpoints go on counting where they were. Elements `counted` does not name start at 0.
@@ -137,6 +151,10 @@ impl Plan {
             }
         }
     }
+}
+
+fn of_ours(operations: Vec<Operation>) -> Transaction {
+    Transaction { table: Table::Ours, operations }
 }
 
 /// Pairs endpoint elements that are new or changed with those that gave the same target the same endpoint before.

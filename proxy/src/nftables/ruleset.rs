@@ -8,7 +8,7 @@
 //! nat postrouting         -> masquerade what was marked on the way, and what a local endpoint sent to itself
 //! filter input, forward, output -> reject or drop new connections to targets without endpoints
 //! ```
-//! * Priorities: one before the standard ones, so that our decision does not depend on who loaded first. NAT is decided
+//! * Priorities: one before the standard ones (`dstnat`, `srcnat`, `filter`), so that our decision does not depend on who loaded first. NAT is decided
 //!   once per hook: a kube-proxy or flannel at the standard priority skips what we have translated, and gets all the rest.
 //! * Every dispatch is written twice, and round-robin chains are jumped to. A packet that meets a commit half way may take
 //!   its verdict from the old generation and find the endpoints of the old one gone; it comes back, and the second try sees
@@ -26,6 +26,7 @@ use super::{
     collection::{Collection, Stage},
     element::FixedChain,
     rules,
+    table::Table,
     target::{Class, FAMILIES, digit, ip},
 };
 use crate::{model::IpFamily, plan::PacketSettings};
@@ -42,14 +43,18 @@ pub(crate) const ENTRANCE: (&str, usize) = ("nat-prerouting", 1);
 /// A chain of the static part, and its rules.
 pub(crate) struct StaticChain {
     pub(crate) name: String,
-    /// `type ... hook ... priority ...` of a base chain; empty for the others.
-    hook: &'static str,
+    /// `type ... hook ...` and priority of a base chain.
+    hook: Option<(&'static str, i32)>,
     pub(crate) rules: Vec<String>,
 }
 
 impl StaticChain {
-    fn new(name: impl ToString, hook: &'static str, rules: Vec<String>) -> Self {
-        Self { name: name.to_string(), hook, rules }
+    fn new(name: impl ToString, rules: Vec<String>) -> Self {
+        Self { name: name.to_string(), hook: None, rules }
+    }
+
+    fn base(name: &str, hook: &'static str, priority: i32, rules: Vec<String>) -> Self {
+        Self { hook: Some((hook, priority)), ..Self::new(name, rules) }
     }
 }
 
@@ -58,12 +63,11 @@ pub(crate) fn static_chains(settings: &PacketSettings) -> Vec<StaticChain> {
     let mut chains: Vec<StaticChain> =
         FAMILIES.into_iter().flat_map(|family| dispatch_chains(settings, family)).collect();
     let by_family = vec!["meta nfproto vmap { ipv4 : goto dispatch4, ipv6 : goto dispatch6 }".to_owned()];
-    let hooks = [
-        ("nat-prerouting", "type nat hook prerouting priority dstnat - 1", by_family.clone()),
-        ("nat-output", "type nat hook output priority -101", by_family),
-        ("nat-postrouting", "type nat hook postrouting priority srcnat - 1", postrouting(settings)),
-    ];
-    chains.extend(hooks.map(|(name, hook, rules)| StaticChain::new(name, hook, rules)));
+    chains.extend([
+        StaticChain::base("nat-prerouting", "type nat hook prerouting", -101, by_family.clone()),
+        StaticChain::base("nat-output", "type nat hook output", -101, by_family),
+        StaticChain::base("nat-postrouting", "type nat hook postrouting", 99, postrouting(settings)),
+    ]);
     chains.extend(filter_chains(settings));
     chains
 }
@@ -80,10 +84,10 @@ fn dispatch_chains(settings: &PacketSettings, family: IpFamily) -> Vec<StaticCha
     let guard = vec![outsiders(family, "drop"), vip_lookup(Collection::Dispatch(Stage::Admitted, Class::Vip, family))];
     let once = own(Stage::First);
     vec![
-        StaticChain::new(&from_node, "", own(Stage::Node)),
-        StaticChain::new(FixedChain::BySource(family), "", by_source),
-        StaticChain::new(FixedChain::Guard(family), "", guard),
-        StaticChain::new(format!("dispatch{}", digit(family)), "", [once.clone(), once].concat()),
+        StaticChain::new(&from_node, own(Stage::Node)),
+        StaticChain::new(FixedChain::BySource(family), by_source),
+        StaticChain::new(FixedChain::Guard(family), guard),
+        StaticChain::new(format!("dispatch{}", digit(family)), [once.clone(), once].concat()),
     ]
 }
 
@@ -150,9 +154,9 @@ fn filter_chains(settings: &PacketSettings) -> Vec<StaticChain> {
     let services: Vec<String> = FAMILIES.map(|family| vip_lookup(refused(Class::Vip, family))).into();
     let unknown = |family| format!("{} daddr @{} goto refuse", ip(family), Collection::ClusterIps(family));
     // Without "with": icmpx port-unreachable, for TCP too (kube-proxy.md 9.3).
-    let mut chains = vec![StaticChain::new(FixedChain::Refuse, "", rule("reject"))];
+    let mut chains = vec![StaticChain::new(FixedChain::Refuse, rule("reject"))];
     let guarded = |family| vec![outsiders(family, "drop"), "goto refuse".to_owned()];
-    chains.extend(FAMILIES.map(|family| StaticChain::new(FixedChain::RefuseGuarded(family), "", guarded(family))));
+    chains.extend(FAMILIES.map(|family| StaticChain::new(FixedChain::RefuseGuarded(family), guarded(family))));
     let passing = [services.clone(), FAMILIES.map(unknown).into()].concat();
     let mut arriving = Vec::new();
     if settings.localhost_node_ports {
@@ -162,40 +166,39 @@ fn filter_chains(settings: &PacketSettings) -> Vec<StaticChain> {
         arriving.push(format!("ip daddr {LOCALHOST} iifname != \"lo\" {uninvited} drop"));
     }
     arriving.push("ct state new goto refuse-input".to_owned());
-    let others = [
-        ("refuse-services", "", services),
-        ("refuse-passing", "", passing),
-        ("refuse-input", "", input),
-        ("filter-input", "type filter hook input priority filter - 1", arriving),
-        ("filter-forward", "type filter hook forward priority filter - 1", rule("ct state new goto refuse-passing")),
-        ("filter-output", "type filter hook output priority filter - 1", rule("ct state new goto refuse-passing")),
-    ];
-    chains.extend(others.map(|(name, hook, rules)| StaticChain::new(name, hook, rules)));
+    let leaving = rule("ct state new goto refuse-passing");
+    chains.extend([
+        StaticChain::new("refuse-services", services),
+        StaticChain::new("refuse-passing", passing),
+        StaticChain::new("refuse-input", input),
+        StaticChain::base("filter-input", "type filter hook input", -1, arriving),
+        StaticChain::base("filter-forward", "type filter hook forward", -1, leaving.clone()),
+        StaticChain::base("filter-output", "type filter hook output", -1, leaving),
+    ]);
     chains
 }
 
-/// The commands that make the static part anew, in place of whatever table of our name is there.
-pub(crate) fn rebuild_commands(settings: &PacketSettings) -> String {
+/// The commands that make the static part of `table` anew, in place of whatever is there of its name.
+pub(crate) fn rebuild_commands(settings: &PacketSettings, table: Table) -> String {
     // "add" first: deleting a table that is not there is an error.
-    let mut text = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
-    text.push_str(&static_commands(settings));
-    writeln!(text, "add chain {TABLE} {}", layout_mark(settings)).expect("writing to a String");
+    let mut text = format!("add table {table}\ndelete table {table}\nadd table {table}\n");
+    text.push_str(&static_commands(settings, table));
+    writeln!(text, "add chain {table} {}", layout_mark(settings)).expect("writing to a String");
     text
 }
 
-fn static_commands(settings: &PacketSettings) -> String {
+fn static_commands(settings: &PacketSettings, table: Table) -> String {
     let declare = |collection: Collection| {
         let (kind, declaration) = collection.declaration()?;
-        Some(format!("add {kind} {TABLE} {collection} {{ {declaration} }}"))
+        Some(format!("add {kind} {table} {collection} {{ {declaration} }}"))
     };
     let mut lines: Vec<String> = Collection::fixed().filter_map(declare).collect();
     for chain in static_chains(settings) {
-        let hook = match chain.hook {
-            "" => String::new(),
-            hook => format!(" {{ {hook}; policy accept; }}"),
-        };
-        lines.push(format!("add chain {TABLE} {}{hook}", chain.name));
-        lines.extend(chain.rules.iter().map(|r| format!("add rule {TABLE} {} {r}", chain.name)));
+        let hook = chain.hook.map_or_else(String::new, |(hook, priority)| {
+            format!(" {{ {hook} priority {}; policy accept; }}", table.priority(priority))
+        });
+        lines.push(format!("add chain {table} {}{hook}", chain.name));
+        lines.extend(chain.rules.iter().map(|r| format!("add rule {table} {} {r}", chain.name)));
     }
     lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
@@ -205,7 +208,7 @@ fn static_commands(settings: &PacketSettings) -> String {
 /// An agent whose layout differs builds the table anew; a restart of the same agent changes nothing.
 pub(crate) fn layout_mark(settings: &PacketSettings) -> String {
     // FNV-1a: std's hasher may differ between compilers.
-    let hash = [static_commands(settings), rules::shapes(settings)]
+    let hash = [static_commands(settings, Table::Ours), rules::shapes(settings)]
         .iter()
         .flat_map(|text| text.bytes())
         .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{
     element::{Element, Value},
     pool::{Chain, EndpointMap},
-    rules,
-    ruleset::{self, TABLE},
+    rules, ruleset,
+    table::Table,
 };
 use crate::plan::PacketSettings;
 
@@ -16,7 +16,7 @@ const ELEMENTS_A_COMMAND: usize = 200;
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// Replaces the whole table by an empty one with the static part.
+    /// Replaces the whole table by an empty one with the static part; there need not be one.
     Rebuild,
     /// Removes the whole table; it need not be there.
     DeleteTable,
@@ -38,10 +38,16 @@ pub(crate) enum Operation {
 /// What one transaction does. The order of operations is the order in which the kernel checks them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Transaction {
+    pub(crate) table: Table,
     pub(crate) operations: Vec<Operation>,
 }
 
 impl Transaction {
+    /// Removes the whole table; it need not be there.
+    pub(crate) fn removal(table: Table) -> Self {
+        Self { table, operations: vec![Operation::DeleteTable] }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
@@ -60,10 +66,41 @@ impl Transaction {
             let run = rest.iter().take_while(|op| mergeable(first, op)).count().max(1);
             let run = run.min(ELEMENTS_A_COMMAND);
             let (group, tail) = rest.split_at(run);
-            render_group(&mut text, group, settings).expect("writing to a String");
+            self.render_group(&mut text, group, settings).expect("writing to a String");
             rest = tail;
         }
         text
+    }
+
+    fn render_group(&self, text: &mut String, group: &[Operation], settings: &PacketSettings) -> std::fmt::Result {
+        let table = self.table;
+        match &group[0] {
+            Operation::Rebuild => text.push_str(&ruleset::rebuild_commands(settings, table)),
+            Operation::DeleteTable => {
+                writeln!(text, "add table {table}")?;
+                writeln!(text, "delete table {table}")?;
+            }
+            Operation::AddMap(map) => {
+                writeln!(text, "add map {table} {map} {{ {} }}", rules::map_type(*map))?;
+            }
+            Operation::AddChain(chain) => {
+                writeln!(text, "add chain {table} {chain}")?;
+                for rule in rules::chain_rules(settings, *chain) {
+                    writeln!(text, "add rule {table} {chain} {rule}")?;
+                }
+            }
+            Operation::DeleteChain(chain) => writeln!(text, "delete chain {table} {chain}")?,
+            Operation::DeleteMap(map) => writeln!(text, "delete map {table} {map}")?,
+            Operation::AddElement { element, .. } => {
+                write!(text, "add element {table} {} {{ ", element.collection())?;
+                render_elements(text, group)?;
+            }
+            Operation::DeleteElement(element) => {
+                write!(text, "delete element {table} {} {{ ", element.collection())?;
+                render_elements(text, group)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -74,36 +111,6 @@ fn mergeable(a: &Operation, b: &Operation) -> bool {
         | (Operation::DeleteElement(a), Operation::DeleteElement(b)) => a.collection() == b.collection(),
         _ => false,
     }
-}
-
-fn render_group(text: &mut String, group: &[Operation], settings: &PacketSettings) -> std::fmt::Result {
-    match &group[0] {
-        Operation::Rebuild => text.push_str(&ruleset::rebuild_commands(settings)),
-        Operation::DeleteTable => {
-            writeln!(text, "add table {TABLE}")?;
-            writeln!(text, "delete table {TABLE}")?;
-        }
-        Operation::AddMap(map) => {
-            writeln!(text, "add map {TABLE} {map} {{ {} }}", rules::map_type(*map))?;
-        }
-        Operation::AddChain(chain) => {
-            writeln!(text, "add chain {TABLE} {chain}")?;
-            for rule in rules::chain_rules(settings, *chain) {
-                writeln!(text, "add rule {TABLE} {chain} {rule}")?;
-            }
-        }
-        Operation::DeleteChain(chain) => writeln!(text, "delete chain {TABLE} {chain}")?,
-        Operation::DeleteMap(map) => writeln!(text, "delete map {TABLE} {map}")?,
-        Operation::AddElement { element, .. } => {
-            write!(text, "add element {TABLE} {} {{ ", element.collection())?;
-            render_elements(text, group)?;
-        }
-        Operation::DeleteElement(element) => {
-            write!(text, "delete element {TABLE} {} {{ ", element.collection())?;
-            render_elements(text, group)?;
-        }
-    }
-    Ok(())
 }
 
 fn render_elements(text: &mut String, group: &[Operation]) -> std::fmt::Result {

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 
+mod forward;
+#[expect(unreachable_pub, reason = "a module of this test binary, whose items nothing else could reach anyway")]
+#[path = "../support/killed.rs"]
+mod killed;
 #[path = "../support/node.rs"]
 #[expect(unreachable_pub, reason = "a module of this test binary, whose items nothing else could reach anyway")]
 mod node;
@@ -9,6 +13,7 @@ mod rules;
 #[path = "../support/mod.rs"]
 #[expect(unreachable_pub, reason = "a module of this test binary, whose items nothing else could reach anyway")]
 mod support;
+mod takeover;
 mod traffic;
 
 use std::{

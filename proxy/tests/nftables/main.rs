@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 
 mod balance;
+#[expect(unreachable_pub, reason = "a module of this test binary, whose items nothing else could reach anyway")]
+#[path = "../support/killed.rs"]
+mod killed;
 mod node;
 mod rules;
 mod scale;
@@ -10,3 +13,4 @@ mod sctp;
 #[expect(unreachable_pub, reason = "a module of this test binary, whose items nothing else could reach anyway")]
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
