@@ -32,7 +32,7 @@ pub(crate) async fn start(
     overlay: &OverlayConfig,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<watch::Receiver<OverlayStatus>> {
-    let leases = lease_manager(&config.node_name, &overlay.subnet_manager).await?;
+    let leases = lease_manager(config, &overlay.subnet_manager).await?;
     let waiting = Waiting { config: config.clone(), overlay: overlay.clone(), leases };
     let shutdown = shutdown.clone();
     if overlay.net_conf.is_some() && !matches!(overlay.subnet_manager, SubnetManager::Kube(_)) {
@@ -55,17 +55,18 @@ pub(crate) async fn start(
 ///
 /// # Errors
 /// There is no way to the API server.
-pub(crate) async fn lease_manager(node: &str, manager: &SubnetManager) -> anyhow::Result<Arc<dyn LeaseManager>> {
+pub(crate) async fn lease_manager(config: &Config, manager: &SubnetManager) -> anyhow::Result<Arc<dyn LeaseManager>> {
     Ok(match manager {
         SubnetManager::Dir(path) => Arc::new(DirLeases::new(path)),
         SubnetManager::Etcd(etcd) => Arc::new(EtcdLeases::new(etcd.clone())),
         SubnetManager::Kube(kube) => {
             let (client, _) = source::kube::connect(&kube.access).await.context("subnet leases")?;
             let config = KubeLeaseConfig {
-                node_name: node.to_owned(),
+                node_name: config.node_name.clone(),
                 annotation_prefix: kube.annotation_prefix.clone(),
                 set_network_unavailable: kube.set_network_unavailable,
                 trust_empty_lists: kube.access.trust_empty_lists,
+                known_nodes: Some(config.paths.run_dir.join(source::kube::KNOWN_NODES)),
             };
             Arc::new(KubeLeases::new(client, config))
         }

@@ -24,18 +24,18 @@ pub(crate) async fn remove_everything(config: Config) -> anyhow::Result<()> {
         for error in data_planes::remove_all(&config.proxy) {
             note(Err(error));
         }
-        note(source::kube::forget(&config.paths.run_dir).context("numbers of known objects"));
     }
     if let Some(overlay) = &config.overlay {
         note(remove_overlay(&config, overlay).await);
     }
+    note(source::kube::forget(&config.paths.run_dir).context("numbers of known objects"));
     anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
 }
 
 /// The network configuration may be in etcd; without it nobody knows what the devices are called.
 async fn remove_overlay(config: &Config, overlay: &OverlayConfig) -> anyhow::Result<()> {
-    let leases = pod_network::lease_manager(&config.node_name, &overlay.subnet_manager).await?;
+    let leases = pod_network::lease_manager(config, &overlay.subnet_manager).await?;
     let stored = match &overlay.net_conf {
         Some(_) => StoredSettings::default(),
         None => leases.settings(&config.node_name).await?,

@@ -4,8 +4,10 @@
 //! Objects that are deleted one by one, as a watch reports them, are believed always.
 
 use std::{
-    collections::BTreeSet,
-    fs, io,
+    collections::HashSet,
+    fs,
+    hash::{BuildHasher, Hash, RandomState},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -16,8 +18,8 @@ pub enum Verdict {
     Believed,
     /// Take what is in it, delete nothing: of `known` objects these are missing.
     Held {
-        /// Keys of the objects that are not in the list.
-        missing: BTreeSet<String>,
+        /// How many of the objects before are not in the list.
+        missing: usize,
         /// How many there were before.
         known: usize,
     },
@@ -29,14 +31,33 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// What to tell people about a list of `listed` objects of a kind that is not believed, such as `Nodes`.
+    pub fn explain(&self, kind: &str, listed: usize) -> Option<String> {
+        let (known, kept) = match self {
+            Self::Believed => return None,
+            Self::Held { missing, known } => (known, format!("the {missing} it does not have are kept")),
+            Self::Refused { known } => (known, "what stands in the kernel stays".to_owned()),
+        };
+        Some(format!(
+            "{kind}: the API server lists {listed} where there were {known}, as after a restored backup: {kept}. \
+             If they are really gone, restart the agent with --trust-empty-lists"
+        ))
+    }
+}
+
 /// Decides whether the lists of one kind are believed.
+///
+/// Of an object's key only the hash is kept: names of ten thousand objects are a megabyte, and only their number is asked
+/// for. The seed is of the process, so that nobody can choose names that look like one.
 #[derive(Debug)]
 pub struct ListGuard {
     trusting: bool,
     /// Objects that were delivered and not deleted since; `None` before the first list that was not refused.
-    known: Option<BTreeSet<String>>,
+    known: Option<HashSet<u64>>,
     /// Of the known ones those that a held list did not have.
-    missing: BTreeSet<String>,
+    missing: HashSet<u64>,
+    seed: RandomState,
     memory: Memory,
 }
 
@@ -44,25 +65,27 @@ impl ListGuard {
     /// `trusting` believes every list. In `file` the number of objects outlives the process; it should be on a file system
     /// that a reboot empties, as the kernel state it stands for is.
     pub fn new(trusting: bool, file: Option<PathBuf>) -> Self {
-        Self { trusting, known: None, missing: BTreeSet::new(), memory: Memory::open(file) }
+        let (missing, seed) = (HashSet::new(), RandomState::new());
+        Self { trusting, known: None, missing, seed, memory: Memory::open(file) }
     }
 
     /// Judges a full list by the keys of its objects.
-    pub fn list(&mut self, present: BTreeSet<String>) -> Verdict {
+    pub fn list(&mut self, present: impl IntoIterator<Item = impl Hash>) -> Verdict {
+        let present: HashSet<u64> = present.into_iter().map(|key| self.seed.hash_one(key)).collect();
         let is_loss = |now: usize, before: usize| now * 2 < before;
         match &mut self.known {
             None if !self.trusting && is_loss(present.len(), self.memory.number) => {
                 return Verdict::Refused { known: self.memory.number };
             }
             Some(known) if !self.trusting => {
-                let missing: BTreeSet<String> = known.difference(&present).cloned().collect();
+                let missing: HashSet<u64> = known.difference(&present).copied().collect();
                 let loss = is_loss(known.len() - missing.len(), known.len());
                 // Half of them coming back says nothing about the others.
                 if loss || (!self.missing.is_empty() && !missing.is_empty()) {
                     let count = known.len();
                     known.extend(present);
-                    self.missing.clone_from(&missing);
-                    return Verdict::Held { missing, known: count };
+                    self.missing = missing;
+                    return Verdict::Held { missing: self.missing.len(), known: count };
                 }
             }
             _ => {}
@@ -74,21 +97,24 @@ impl ListGuard {
     }
 
     /// An object is there. True if it was the last missing one.
-    pub fn applied(&mut self, key: &str) -> bool {
-        if let Some(known) = self.known.as_mut().filter(|known| !known.contains(key)) {
-            known.insert(key.to_owned());
+    pub fn applied(&mut self, key: impl Hash) -> bool {
+        let key = self.seed.hash_one(key);
+        if let Some(known) = &mut self.known
+            && known.insert(key)
+        {
             self.memory.note(known.len());
         }
-        self.missing.remove(key) && self.missing.is_empty()
+        self.missing.remove(&key) && self.missing.is_empty()
     }
 
     /// An object is gone, by its own event. True if it was the last missing one.
-    pub fn deleted(&mut self, key: &str) -> bool {
+    pub fn deleted(&mut self, key: impl Hash) -> bool {
+        let key = self.seed.hash_one(key);
         if let Some(known) = &mut self.known {
-            known.remove(key);
+            known.remove(&key);
             self.memory.note(known.len());
         }
-        self.missing.remove(key) && self.missing.is_empty()
+        self.missing.remove(&key) && self.missing.is_empty()
     }
 
     /// How many objects are kept although the API server does not have them.
@@ -135,8 +161,8 @@ fn write(file: &Path, number: usize) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn keys(numbers: std::ops::Range<usize>) -> BTreeSet<String> {
-        numbers.map(|number| format!("default/web-{number}")).collect()
+    fn keys(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+        numbers.map(|number| format!("default/web-{number}"))
     }
 
     fn guard_that_knows(count: usize) -> ListGuard {
@@ -149,7 +175,7 @@ mod tests {
     fn half_may_go_more_is_held() {
         assert_eq!(guard_that_knows(10).list(keys(0..5)), Verdict::Believed);
         let held = guard_that_knows(10).list(keys(0..4));
-        assert_eq!(held, Verdict::Held { missing: keys(4..10), known: 10 });
+        assert_eq!(held, Verdict::Held { missing: 6, known: 10 });
         assert!(matches!(guard_that_knows(1).list(keys(0..0)), Verdict::Held { .. }));
         // Others in their place do not make up for them.
         assert!(matches!(guard_that_knows(10).list(keys(10..20)), Verdict::Held { .. }));
@@ -159,7 +185,7 @@ mod tests {
     fn what_is_held_stays_held_until_all_is_back_or_deleted() {
         let mut guard = guard_that_knows(4);
         guard.list(keys(0..1));
-        assert_eq!(guard.list(keys(0..3)), Verdict::Held { missing: keys(3..4), known: 4 });
+        assert_eq!(guard.list(keys(0..3)), Verdict::Held { missing: 1, known: 4 });
         assert!(!guard.applied("default/web-0"));
         assert!(guard.applied("default/web-3"));
         assert_eq!(guard.list(keys(0..4)), Verdict::Believed);
@@ -172,7 +198,7 @@ mod tests {
     fn deletions_one_by_one_are_believed() {
         let mut guard = guard_that_knows(10);
         for key in keys(1..10) {
-            guard.deleted(&key);
+            guard.deleted(key);
         }
         assert_eq!(guard.list(keys(0..1)), Verdict::Believed);
     }
@@ -187,11 +213,21 @@ mod tests {
         assert_eq!(second.list(keys(0..4)), Verdict::Refused { known: 10 });
         assert_eq!(second.list(keys(0..10)), Verdict::Believed);
         for key in keys(1..10) {
-            second.deleted(&key);
+            second.deleted(key);
         }
         assert_eq!(ListGuard::new(false, file()).list(keys(0..1)), Verdict::Believed);
         assert_eq!(ListGuard::new(true, file()).list(keys(0..0)), Verdict::Believed);
         Ok(())
+    }
+
+    #[test]
+    fn what_is_not_believed_is_explained() {
+        let held = guard_that_knows(10).list(keys(0..4));
+        let text = held.explain("Services", 4).unwrap_or_default();
+        assert!(text.starts_with("Services: the API server lists 4 where there were 10, as"), "{text}");
+        assert!(text.contains("the 6 it does not have are kept") && text.contains("--trust-empty-lists"), "{text}");
+        assert_eq!(Verdict::Believed.explain("Services", 4), None);
+        assert!(Verdict::Refused { known: 10 }.explain("Nodes", 4).is_some());
     }
 
     #[test]

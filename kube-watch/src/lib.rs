@@ -1,8 +1,9 @@
 //! Follows one kind of object at a Kubernetes API server, for as long as it takes.
 //!
-//! Bookmarks, resuming and listing again are the `kube` crate's work. What is added here: streaming lists where the server
-//! has them and pages where not, a way out where `kube` 5.0 asks for a forgotten version for ever, back-off that is kind to
-//! a server with thousands of agents, and a guard against lists that have lost most objects ([`ListGuard`]).
+//! Streaming lists where the server has them and pages where not; bookmarks; back-off that is kind to a server with thousands
+//! of agents, also where watches and lists do not fail but end as soon as they begin, which the watcher of `kube` 5.0 answers
+//! by asking again at once; a way out where a version is not known any more, or not yet; and a guard against lists that have
+//! lost most objects ([`ListGuard`]).
 
 mod backoff;
 mod guard;
@@ -11,4 +12,4 @@ mod watch;
 
 pub use guard::{ListGuard, Verdict};
 pub use metadata::lean_metadata;
-pub use watch::{News, Watch, WatchError};
+pub use watch::{News, Selection, Watch, WatchError};

@@ -1,19 +1,62 @@
 //! One kind, listed and watched.
 
+mod changes;
+#[cfg(test)]
+mod tests;
+
 use std::{fmt::Debug, time::Duration};
 
-use futures::{StreamExt, stream::BoxStream};
 use kube::{
-    Api, Resource,
-    runtime::{watcher, watcher::Event},
+    Api, Resource, ResourceExt,
+    api::{ListParams, VersionMatch, WatchEvent, WatchParams},
+    core::Status,
 };
 use serde::de::DeserializeOwned;
-use tracing::debug;
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
+use self::changes::{Changes, Events, SERVER_SECONDS};
 use crate::backoff::Backoff;
 
+/// Objects in a page: as many as `kubectl` and client-go ask for.
+const PAGE: u32 = 500;
+/// Marks the bookmark at the end of a streaming list (KEP-3157).
+const END_OF_LIST: &str = "k8s.io/initial-events-end";
+/// A server sends a bookmark every minute or so, if nothing else. One that was restored from a backup says nothing at all
+/// until its versions are as high as those it is asked for.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// Which objects of a kind, by selectors as the API writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// By labels; `None` for all.
+    pub labels: Option<String>,
+    /// By fields; `None` for all.
+    pub fields: Option<String>,
+    /// Where there are no streaming lists: take a list whole from the server's cache, which spares etcd and needs memory for
+    /// its text, not in pages.
+    pub whole: bool,
+}
+
 /// Why the API server cannot be followed at the moment.
-pub type WatchError = watcher::Error;
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// There is no answer, or the server refuses.
+    #[error(transparent)]
+    Request(#[from] kube::Error),
+    /// One event is not of the API's shape. The others are told of.
+    #[error("an object cannot be read: {0}")]
+    Unreadable(#[source] kube::Error),
+    /// The server ended a watch and said why; mostly that the version is too old to go on from.
+    #[error("the API server ended the watch: {} ({})", .0.message, .0.code)]
+    Ended(Box<Status>),
+    /// A list was not complete when the connection ended.
+    #[error("the API server's list broke off")]
+    ListBrokeOff,
+    /// As a server does that is about to stop, or a proxy without one.
+    #[error("the API server's watch ended as soon as it had begun")]
+    EndedAtOnce,
+}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +73,18 @@ pub enum News<T> {
 /// lies in memory in the API's own shape.
 pub struct Watch<K, T> {
     api: Api<K>,
-    config: watcher::Config,
+    selection: Selection,
     read: fn(K) -> T,
-    events: BoxStream<'static, watcher::Result<Event<K>>>,
-    /// A list that is not complete yet.
-    listing: Vec<T>,
+    /// Whether lists come in pages: the server has no streaming lists.
+    in_pages: bool,
+    /// Of what was told last; empty if there is none that the server would know.
+    version: String,
+    /// Whether all objects were told of, as of `version`.
+    listed: bool,
+    /// Since then.
+    changes: Option<Changes<K>>,
+    /// When the server said anything last.
+    heard: Instant,
     backoff: Backoff,
     /// Before the server is asked again.
     pause: Option<Duration>,
@@ -44,11 +94,20 @@ impl<K, T> Watch<K, T>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    /// Asks for nothing yet. `config` holds the selectors; how the list is fetched is decided here.
-    pub fn new(api: Api<K>, config: watcher::Config, read: fn(K) -> T) -> Self {
-        let config = config.streaming_lists();
-        let events = watcher(api.clone(), config.clone()).boxed();
-        Self { api, config, read, events, listing: Vec::new(), backoff: Backoff::default(), pause: None }
+    /// Asks for nothing yet.
+    pub fn new(api: Api<K>, selection: Selection, read: fn(K) -> T) -> Self {
+        Self {
+            api,
+            selection,
+            read,
+            in_pages: false,
+            version: String::new(),
+            listed: false,
+            changes: None,
+            heard: Instant::now(),
+            backoff: Backoff::default(),
+            pause: None,
+        }
     }
 
     /// Waits for the next news. After an error it waits a while, then goes on: it never ends.
@@ -59,53 +118,176 @@ where
         if let Some(pause) = self.pause.take() {
             tokio::time::sleep(pause).await;
         }
-        loop {
-            match self.events.next().await {
-                Some(Ok(Event::Init)) => self.listing.clear(),
-                Some(Ok(Event::InitApply(object))) => self.listing.push((self.read)(object)),
-                Some(Ok(Event::InitDone)) => return Ok(News::List(std::mem::take(&mut self.listing))),
-                Some(Ok(Event::Apply(object))) => return Ok(News::Applied((self.read)(object))),
-                Some(Ok(Event::Delete(object))) => return Ok(News::Deleted((self.read)(object))),
-                Some(Err(error)) if self.pages_only(&error) => {
-                    debug!(%error, "no streaming lists at this API server; listing in pages");
-                    self.config.initial_list_strategy = watcher::InitialListStrategy::ListWatch;
-                    self.start_over();
-                }
-                Some(Err(error)) => {
-                    self.pause = Some(self.backoff.failed());
-                    if is_stuck(&error) {
-                        self.start_over();
-                    }
-                    return Err(error);
-                }
-                None => self.start_over(),
+        let news = self.news().await;
+        if let Err(error) = &news {
+            if is_forgotten(error) {
+                self.forget();
             }
+            self.pause = Some(self.backoff.failed());
         }
+        news
     }
 
     /// Makes the next news a full list, after a pause.
     pub fn list_again(&mut self, pause: Duration) {
         self.pause = Some(pause);
-        self.start_over();
+        (self.listed, self.changes) = (false, None);
     }
 
-    fn start_over(&mut self) {
-        self.listing.clear();
-        self.events = watcher(self.api.clone(), self.config.clone()).boxed();
+    /// Goes on with a full list of whatever version the server has.
+    fn forget(&mut self) {
+        self.version.clear();
+        (self.listed, self.changes) = (false, None);
     }
 
-    /// Whether the server has no streaming lists: it knows the parameter and the feature is off (422), or it does not know
-    /// it (400).
-    fn pages_only(&self, error: &WatchError) -> bool {
-        let streaming = self.config.initial_list_strategy == watcher::InitialListStrategy::StreamingList;
-        let refused = |status: &kube::core::Status| matches!(status.code, 400 | 422);
-        let start = matches!(error, WatchError::WatchStartFailed(kube::Error::Api(status)) if refused(status));
-        streaming && start
+    async fn news(&mut self) -> Result<News<T>, WatchError> {
+        loop {
+            if !self.listed {
+                let list = self.list().await?;
+                (self.listed, self.heard) = (true, Instant::now());
+                return Ok(News::List(list));
+            }
+            let changes = match &mut self.changes {
+                Some(changes) => changes,
+                None => {
+                    let events = self.watch(false).await?;
+                    self.changes.insert(Changes::new(events))
+                }
+            };
+            match changes.next().await {
+                Some(Ok(event)) => {
+                    self.heard = Instant::now();
+                    if let Some(news) = self.take(event)? {
+                        return Ok(news);
+                    }
+                }
+                Some(Err(error)) if is_unreadable(&error) => return Err(WatchError::Unreadable(error)),
+                // What else goes wrong is the end.
+                Some(Err(error)) => return Err(error.into()),
+                None => self.end()?,
+            }
+        }
+    }
+
+    /// What an event means; nothing new if it is a bookmark.
+    fn take(&mut self, event: WatchEvent<K>) -> Result<Option<News<T>>, WatchError> {
+        let (object, news): (K, fn(T) -> News<T>) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, News::Applied),
+            WatchEvent::Deleted(object) => (object, News::Deleted),
+            WatchEvent::Bookmark(bookmark) => {
+                self.version = bookmark.metadata.resource_version;
+                return Ok(None);
+            }
+            WatchEvent::Error(status) => {
+                self.changes = None;
+                return Err(WatchError::Ended(status));
+            }
+        };
+        if let Some(version) = object.resource_version() {
+            self.version = version;
+        }
+        Ok(Some(news((self.read)(object))))
+    }
+
+    /// The watch has come to its end, as each does after some minutes: another goes on from where it was.
+    fn end(&mut self) -> Result<(), WatchError> {
+        if self.changes.take().is_some_and(|changes| changes.ended_at_once()) {
+            return Err(WatchError::EndedAtOnce);
+        }
+        if self.heard.elapsed() >= SILENCE {
+            debug!("the API server has not said anything for long; listing again");
+            self.forget();
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self) -> Result<Vec<T>, WatchError> {
+        if !self.in_pages {
+            match self.watch(true).await {
+                Ok(events) => return self.stream_list(events).await,
+                // The server knows the parameter and the feature is off (422), or it does not know it (400).
+                Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
+                    debug!(%status, "no streaming lists at this API server; listing in pages");
+                    self.in_pages = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.list_in_pages().await
+    }
+
+    async fn stream_list(&mut self, events: Events<K>) -> Result<Vec<T>, WatchError> {
+        let mut changes = Changes::new(events);
+        let mut list = Vec::new();
+        loop {
+            match changes.next().await {
+                Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => list.push((self.read)(object)),
+                Some(Ok(WatchEvent::Bookmark(bookmark))) if bookmark.metadata.annotations.contains_key(END_OF_LIST) => {
+                    self.version = bookmark.metadata.resource_version;
+                    self.changes = Some(changes);
+                    return Ok(list);
+                }
+                Some(Ok(WatchEvent::Bookmark(_) | WatchEvent::Deleted(_))) => {}
+                Some(Ok(WatchEvent::Error(status))) => return Err(WatchError::Ended(status)),
+                Some(Err(error)) if is_unreadable(&error) => warn!(%error, "an object cannot be read"),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(WatchError::ListBrokeOff),
+            }
+        }
+    }
+
+    async fn list_in_pages(&mut self) -> Result<Vec<T>, WatchError> {
+        let Selection { labels, fields, whole } = self.selection.clone();
+        let mut parameters =
+            ListParams { label_selector: labels, field_selector: fields, limit: Some(PAGE), ..ListParams::default() };
+        if whole {
+            let version = if self.version.is_empty() { "0" } else { &self.version };
+            parameters = ListParams { limit: None, ..parameters.at(version).matching(VersionMatch::NotOlderThan) };
+        }
+        let mut list = Vec::new();
+        loop {
+            let page = self.api.list(&parameters).await?;
+            list.extend(page.items.into_iter().map(self.read));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                // The token stands for the version too.
+                Some(token) => {
+                    parameters.continue_token = Some(token);
+                    (parameters.resource_version, parameters.version_match) = (None, None);
+                }
+                None => {
+                    self.version = page.metadata.resource_version.unwrap_or_default();
+                    return Ok(list);
+                }
+            }
+        }
+    }
+
+    /// Changes since `version`; with `list` after all that is there now, in that version or a newer one.
+    async fn watch(&mut self, list: bool) -> kube::Result<Events<K>> {
+        let parameters = WatchParams {
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields.clone(),
+            timeout: Some(SERVER_SECONDS),
+            bookmarks: true,
+            send_initial_events: list,
+        };
+        Ok(Box::pin(self.api.watch(&parameters, &self.version).await?))
     }
 }
 
-/// Whether the server does not know the version any more that the watcher goes on asking for, as after a restored backup:
-/// the watcher lists again by itself only if a stream says so, not if the request is refused (`kube` 5.0).
-fn is_stuck(error: &WatchError) -> bool {
-    matches!(error, WatchError::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+/// Whether it is about one object only. Any JSON that is no event counts as a status without a code (`kube` 5.0).
+fn is_unreadable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0,
+        _ => false,
+    }
+}
+
+/// Whether the server does not know the version any more that we go on from, or does not know it yet: it has another history,
+/// as after a restored backup.
+fn is_forgotten(error: &WatchError) -> bool {
+    let (WatchError::Ended(status) | WatchError::Request(kube::Error::Api(status))) = error else { return false };
+    // client-go looks for these words too.
+    status.code == 410 || status.message.contains("Too large resource version")
 }

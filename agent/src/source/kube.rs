@@ -6,8 +6,8 @@ mod types;
 
 use std::{fs, io, path::Path};
 
-use kube::{Api, Client, runtime::watcher};
-use weft_kube_watch::ListGuard;
+use kube::{Api, Client};
+use weft_kube_watch::{ListGuard, Selection};
 use weft_proxy::model::ObjectKind;
 
 use super::SourceEvent;
@@ -24,6 +24,8 @@ const SLICE_LABELS: &str = "!service.kubernetes.io/headless";
 /// Files in `--run-dir` that hold how many objects there are.
 const KNOWN_SERVICES: &str = "known-services";
 const KNOWN_SLICES: &str = "known-endpointslices";
+/// The one that the lease manager `kube` keeps there.
+pub(crate) const KNOWN_NODES: &str = "known-nodes";
 
 /// Follows all three kinds for as long as `deliver` takes what comes. How many objects there are is noted in `run_dir`, for
 /// the next process to see a list that has lost most of them; `trusting` believes such a list.
@@ -34,9 +36,9 @@ pub(crate) async fn watch(
     trusting: bool,
     deliver: impl Fn(SourceEvent) -> bool + Sync,
 ) {
-    let services = watcher::Config::default().labels(SERVICE_LABELS).fields(SERVICE_FIELDS);
-    let slices = watcher::Config::default().labels(SLICE_LABELS);
-    let nodes = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let services = Selection { labels: Some(SERVICE_LABELS.into()), fields: Some(SERVICE_FIELDS.into()), whole: false };
+    let slices = Selection { labels: Some(SLICE_LABELS.into()), ..Selection::default() };
+    let nodes = Selection { fields: Some(format!("metadata.name={node}")), ..Selection::default() };
     let guard = |name: &str| Some(ListGuard::new(trusting, Some(run_dir.join(name))));
     let follower = |kind, guard| Follower::new(kind, guard, &deliver);
     futures::join!(
@@ -54,7 +56,7 @@ pub(crate) async fn watch(
 /// # Errors
 /// A file cannot be removed.
 pub(crate) fn forget(run_dir: &Path) -> io::Result<()> {
-    for name in [KNOWN_SERVICES, KNOWN_SLICES] {
+    for name in [KNOWN_SERVICES, KNOWN_SLICES, KNOWN_NODES] {
         match fs::remove_file(run_dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

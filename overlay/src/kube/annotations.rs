@@ -109,6 +109,22 @@ impl AnnotationPrefix {
         all
     }
 
+    /// What has to change so that the Node publishes `attributes` and nothing else. A family that was switched off goes:
+    /// peers would send into a tunnel that has no end. (flannel leaves it.)
+    pub(super) fn corrections(
+        &self,
+        node: &WatchedNode,
+        attributes: &LeaseAttributes,
+    ) -> BTreeMap<String, Option<String>> {
+        let wanted = self.publish(attributes);
+        let present = |key: &String| node.annotations().contains_key(key);
+        let unwanted = self.published_keys().into_iter().filter(|key| present(key) && !wanted.contains_key(key));
+        let mut all: BTreeMap<_, _> = unwanted.map(|key| (key, None)).collect();
+        let wrong = wanted.into_iter().filter(|(key, value)| node.annotations().get(key) != Some(value));
+        all.extend(wrong.map(|(key, value)| (key, Some(value))));
+        all
+    }
+
     /// Every key that [`Self::publish`] may write.
     pub(super) fn published_keys(&self) -> Vec<String> {
         let of_families =

@@ -8,6 +8,7 @@ mod watch;
 use std::{
     collections::BTreeMap,
     future::Future,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -46,6 +47,9 @@ pub struct KubeLeaseConfig {
     pub set_network_unavailable: bool,
     /// Believe a list of Nodes that has lost more than half of them at once, as after a restored backup.
     pub trust_empty_lists: bool,
+    /// File that holds how many Nodes there are, for the next process to see a list that has lost most of them. On a file
+    /// system that a reboot empties, as the kernel's entries go with it too; none: each process starts without that knowledge.
+    pub known_nodes: Option<PathBuf>,
 }
 
 /// The `kube` lease manager.
@@ -81,11 +85,10 @@ impl KubeLeases {
         let mut node = self.node(name).await?;
         let subnets = annotations::own_subnets(name, &node, &request.net_conf)?;
         let attributes = prefix.overwrite(&node, subnets, &request.attributes)?;
-        let mut missing = prefix.publish(&attributes);
-        missing.retain(|key, value| node.annotations().get(key) != Some(value));
-        if !missing.is_empty() {
-            info!(keys = ?missing.keys().collect::<Vec<_>>(), "annotating the Node");
-            node = self.patch(name, json!({"metadata": {"annotations": missing}})).await?;
+        let wrong = prefix.corrections(&node, &attributes);
+        if !wrong.is_empty() {
+            info!(keys = ?wrong.keys().collect::<Vec<_>>(), "annotating the Node");
+            node = self.patch(name, json!({"metadata": {"annotations": wrong}})).await?;
         }
         let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(network) = reported {

@@ -4,7 +4,7 @@
 //! Nothing is checked here; the sibling modules do that and can then name the object and the field.
 //! A source that has its own metadata type (the kube client) embeds the spec and status structs and fills in [`Metadata`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -281,6 +281,9 @@ pub struct EndpointSlice {
     /// `ports`: every endpoint has each of them.
     #[serde(deserialize_with = "null_as_default")]
     pub ports: Vec<EndpointPort>,
+    /// When the change happened that it tells of (section 17). In the API an annotation, which the kube client reads.
+    #[serde(skip)]
+    pub changed_at: Option<SystemTime>,
 }
 
 /// `endpoints[]` of an EndpointSlice.

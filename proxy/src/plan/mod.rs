@@ -26,6 +26,6 @@ mod udp;
 pub use health_checks::HealthCheck;
 pub use no_local::NoLocalEndpoints;
 pub use packets::{LocalTraffic, PacketSettings};
-pub use planner::{Change, Counts, Planner, PlannerConfig, Replaced};
+pub use planner::{Change, Counts, EndpointsChange, Planner, PlannerConfig, Replaced};
 pub use types::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan};
 pub use udp::UdpFlows;

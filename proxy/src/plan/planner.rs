@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::SystemTime,
 };
 
 use super::{
@@ -55,6 +56,15 @@ pub struct Replaced {
     pub rejected: Vec<ObjectError>,
 }
 
+/// A change of endpoints that an EndpointSlice told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointsChange {
+    /// The family of the slice.
+    pub family: IpFamily,
+    /// When it happened in the cluster, by the clock of who wrote the slice.
+    pub at: SystemTime,
+}
+
 /// Sizes, for status and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -76,13 +86,15 @@ pub struct Counts {
 pub struct Planner {
     config: PlannerConfig,
     topology: NodeTopology,
-    services: HashMap<ServiceName, Service>,
+    /// In boxes, for a third of a hash map is empty.
+    services: HashMap<ServiceName, Box<Service>>,
     slices: Slices,
     rejected: BTreeMap<ObjectRef, ObjectError>,
     warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     dirty: BTreeSet<ServiceName>,
     /// Of the dirty Services those with other slices than before.
     slices_dirty: BTreeSet<ServiceName>,
+    endpoints_changes: Vec<EndpointsChange>,
     state: DesiredState,
     udp: UdpEndpoints,
     health_checks: HealthChecks,
@@ -101,6 +113,7 @@ impl Planner {
             warnings: BTreeMap::new(),
             dirty: BTreeSet::new(),
             slices_dirty: BTreeSet::new(),
+            endpoints_changes: Vec::new(),
             state: DesiredState::default(),
             udp: UdpEndpoints::default(),
             health_checks: HealthChecks::default(),
@@ -113,7 +126,7 @@ impl Planner {
     /// The object cannot be used; its last good state stays. It counts as rejected until it is repaired or deleted.
     pub fn apply(&mut self, change: Change) -> Result<Vec<Warning>, ObjectError> {
         match change {
-            Change::Apply(object) => self.put(&object),
+            Change::Apply(object) => self.put(object.reference(), &object),
             Change::Delete(reference) => {
                 self.remove(&reference);
                 Ok(Vec::new())
@@ -129,8 +142,9 @@ impl Planner {
         // given back to the kernel for the sake of small pieces between.
         let objects: Vec<Object> = objects.into_iter().collect();
         for object in &objects {
-            present.insert(object.reference());
-            match self.put(object) {
+            let reference = object.reference();
+            present.insert(reference.clone());
+            match self.put(reference, object) {
                 Ok(warnings) => replaced.warnings.extend(warnings),
                 Err(error) => replaced.rejected.push(error),
             }
@@ -146,7 +160,7 @@ impl Planner {
         let mut planned = Vec::with_capacity(self.dirty.len());
         let slices_dirty = std::mem::take(&mut self.slices_dirty);
         for name in std::mem::take(&mut self.dirty) {
-            let service = self.services.get(&name);
+            let service = self.services.get(&name).map(|service| &**service);
             let plan = |service| plan_service(service, &self.slices.of(&name), &self.topology, &self.config);
             let plan = service.map(plan).unwrap_or_default();
             self.udp.replace(&name, plan.udp, slices_dirty.contains(&name));
@@ -154,6 +168,12 @@ impl Planner {
             planned.push((name, plan.ports));
         }
         self.state.replace(planned)
+    }
+
+    /// Changes of endpoints since the last call, of slices that say when it was (section 17). A slice that is told again as it
+    /// was, or goes, is none.
+    pub fn take_endpoints_changes(&mut self) -> Vec<EndpointsChange> {
+        std::mem::take(&mut self.endpoints_changes)
     }
 
     /// The desired state as of the last [`take_changes`](Self::take_changes).
@@ -246,8 +266,7 @@ impl Planner {
         self.state.claims.contested()
     }
 
-    fn put(&mut self, object: &Object) -> Result<Vec<Warning>, ObjectError> {
-        let reference = object.reference();
+    fn put(&mut self, reference: ObjectRef, object: &Object) -> Result<Vec<Warning>, ObjectError> {
         let mut check = Check::new(reference.clone());
         let outcome = match object {
             Object::Service(service) => self.put_service(service, &mut check),
@@ -271,7 +290,11 @@ impl Planner {
 
     fn put_slice(&mut self, object: &api::EndpointSlice, check: &mut Check) -> Result<(), ObjectError> {
         let slice = EndpointSlice::check(object, &self.config.node_name, check)?;
-        self.set_slice(check.object(), slice);
+        let change =
+            slice.as_ref().zip(object.changed_at).map(|(slice, at)| EndpointsChange { family: slice.family, at });
+        if self.set_slice(check.object(), slice) {
+            self.endpoints_changes.extend(change);
+        }
         Ok(())
     }
 
@@ -304,26 +327,30 @@ impl Planner {
         self.warnings.remove(reference);
         match reference.kind {
             ObjectKind::Service => self.set_service(reference, None),
-            ObjectKind::EndpointSlice => self.set_slice(reference, None),
+            ObjectKind::EndpointSlice => _ = self.set_slice(reference, None),
             // As in kube-proxy the zone seen last stays: a Node object that is made anew must not move traffic twice.
             ObjectKind::Node => {}
         }
     }
 
-    fn set_slice(&mut self, reference: &ObjectRef, slice: Option<EndpointSlice>) {
-        for service in self.slices.set(reference, slice) {
+    /// Whether it is another than before.
+    fn set_slice(&mut self, reference: &ObjectRef, slice: Option<EndpointSlice>) -> bool {
+        let touched = self.slices.set(reference, slice);
+        let is_other = !touched.is_empty();
+        for service in touched {
             self.slices_dirty.insert(service.clone());
             self.dirty.insert(service);
         }
+        is_other
     }
 
     fn set_service(&mut self, reference: &ObjectRef, service: Option<Service>) {
         let name = ServiceName { namespace: reference.namespace.clone(), name: reference.name.clone() };
-        if self.services.get(&name) == service.as_ref() {
+        if self.services.get(&name).map(|known| &**known) == service.as_ref() {
             return;
         }
         match service {
-            Some(service) => self.services.insert(name.clone(), service),
+            Some(service) => self.services.insert(name.clone(), Box::new(service)),
             None => self.services.remove(&name),
         };
         self.dirty.insert(name);

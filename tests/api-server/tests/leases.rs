@@ -48,13 +48,7 @@ impl Server {
     }
 
     fn leases(&self) -> KubeLeases {
-        let config = KubeLeaseConfig {
-            node_name: "n1".into(),
-            annotation_prefix: AnnotationPrefix::default(),
-            set_network_unavailable: true,
-            trust_empty_lists: false,
-        };
-        KubeLeases::new(client(&self.address), config)
+        KubeLeases::new(client(&self.address), config())
     }
 
     /// Makes or replaces a Node.
@@ -121,6 +115,16 @@ fn client(address: &str) -> Client {
     Client::try_from(Config::new(format!("http://{address}").parse().unwrap())).unwrap()
 }
 
+fn config() -> KubeLeaseConfig {
+    KubeLeaseConfig {
+        node_name: "n1".into(),
+        annotation_prefix: AnnotationPrefix::default(),
+        set_network_unavailable: true,
+        trust_empty_lists: false,
+        known_nodes: None,
+    }
+}
+
 /// What n1 asks for.
 fn request() -> LeaseRequest {
     let attributes = LeaseAttributes {
@@ -175,6 +179,18 @@ async fn annotations_are_flannels_and_written_only_when_something_differs() {
     assert_eq!(server.leases().own(&request()).await.unwrap(), Some(lease.clone()));
     server.leases().acquire(&request()).await.unwrap();
     assert_eq!(server.get("n1").await["metadata"]["resourceVersion"], stored["metadata"]["resourceVersion"]);
+
+    // IPv6 is switched off: nobody is to send there any more. The pod CIDRs stay as they are.
+    let mut single = request();
+    single.net_conf = NetConf::parse(r#"{"Network":"10.244.0.0/16"}"#, SubnetSource::Assigned).unwrap();
+    (single.attributes.public_ipv6, single.attributes.backend_v6_data) = (None, None);
+    let only_v4 = node.acquire(&single).await.unwrap();
+    assert_eq!(only_v4.subnets.to_string(), "10.244.1.0-24");
+    assert_eq!(server.get("n1").await["metadata"]["annotations"].as_object().unwrap().len(), 4);
+    let seen = until(&mut node.watch().await.unwrap(), |snapshot| snapshot.leases.len() == 1).await;
+    assert_eq!(seen.leases, [only_v4], "others see what this node believes of itself");
+    node.acquire(&request()).await.unwrap();
+    assert_eq!(server.get("n1").await["metadata"]["annotations"], annotations);
 
     // The administrator's address goes out instead of the node's own.
     let mut marked = server.get("n1").await;
@@ -330,4 +346,38 @@ async fn an_api_server_that_is_away_takes_no_peer_away() {
     });
     seen.await;
     node.acquire(&request()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_does_not_believe_that_its_peers_are_gone() {
+    let host_gw = [("backend-type", "host-gw"), ("backend-data", "null"), ("public-ip", "10.99.0.2")];
+    let directory = tempfile::tempdir().unwrap();
+    let known_nodes = Some(directory.path().join("known-nodes"));
+    let started = |server: &Server, trust_empty_lists| {
+        let config = KubeLeaseConfig { known_nodes: known_nodes.clone(), trust_empty_lists, ..config() };
+        KubeLeases::new(client(&server.address), config)
+    };
+    let server = Server::start();
+    for number in 1..=6 {
+        server.peer(number, &host_gw).await;
+    }
+    let first = started(&server, false).watch().await.unwrap().borrow().clone().unwrap();
+    assert_eq!((first.leases.len(), &first.incomplete), (6, &None));
+
+    // Another server, as after a restored backup; the agent starts again.
+    let server = Server::start();
+    server.peer(1, &host_gw).await;
+    let mut snapshots = started(&server, false).watch().await.unwrap();
+    let seen = snapshots.borrow().clone().unwrap();
+    assert_eq!(seen.leases.len(), 1, "what is there is served");
+    assert!(seen.incomplete.as_deref().is_some_and(|told| told.contains("lists 1 where there were 6")), "{seen:?}");
+    // An operator knows better.
+    let trusted = started(&server, true).watch().await.unwrap().borrow().clone().unwrap();
+    assert_eq!((trusted.leases.len(), &trusted.incomplete), (1, &None));
+    // Or the Nodes come back.
+    for number in 2..=6 {
+        server.peer(number, &host_gw).await;
+    }
+    let seen = until(&mut snapshots, |snapshot| snapshot.incomplete.is_none()).await;
+    assert_eq!(seen.leases.len(), 6);
 }

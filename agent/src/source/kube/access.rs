@@ -1,11 +1,17 @@
 //! The way to the API server: kubeconfig, `--master`, or a pod's service account.
 
+use std::time::Duration;
+
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
 use crate::config::KubeAccess;
+
+/// The server sends something on a watch about once a minute, a bookmark if nothing else. Silent for longer, it is gone and nobody
+/// has told us, as when its machine lost power: the watch goes on at another.
+const SILENCE: Duration = Duration::from_secs(100);
 
 /// The API server cannot be named. Not about whether it answers: that is waited for.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,9 @@ pub(crate) async fn connect(access: &KubeAccess) -> Result<(Client, String), Acc
     if let Some(master) = &access.master {
         config.cluster_url = master.parse().map_err(|source| AccessError::Master { value: master.clone(), source })?;
     }
+    config.read_timeout = Some(SILENCE);
+    // Else the time that a connection has waited for its next request would count.
+    config.reset_reader_on_write = true;
     let url = config.cluster_url.to_string();
     Ok((Client::try_from(config).map_err(AccessError::Client)?, url))
 }

@@ -1,11 +1,11 @@
 //! One kind at the API server, turned into events of the source.
 
-use std::{collections::BTreeSet, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
-use kube::{Api, Resource, runtime::watcher};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
-use weft_kube_watch::{ListGuard, News, Verdict, Watch, WatchError};
+use weft_kube_watch::{ListGuard, News, Selection, Verdict, Watch, WatchError};
 use weft_proxy::{
     model::{ObjectKind, api::Object},
     plan::Change,
@@ -40,11 +40,11 @@ impl<'a> Follower<'a> {
         Self { kind, guard, deliver, trouble: None }
     }
 
-    pub(super) async fn follow<K>(mut self, api: Api<K>, config: watcher::Config)
+    pub(super) async fn follow<K>(mut self, api: Api<K>, selection: Selection)
     where
         K: Resource + Clone + Debug + DeserializeOwned + Into<Object> + Send + 'static,
     {
-        let mut watch = Watch::<K, Object>::new(api, config, K::into);
+        let mut watch = Watch::<K, Object>::new(api, selection, K::into);
         let mut failing = false;
         loop {
             let news = watch.next().await;
@@ -83,16 +83,15 @@ impl<'a> Follower<'a> {
         match news {
             News::List(objects) => self.take_list(objects),
             News::Applied(object) => {
-                let key = object.reference().to_string();
+                let reference = object.reference();
                 self.change(Change::Apply(object))?;
-                let whole = self.guard.as_mut().is_some_and(|guard| guard.applied(&key));
+                let whole = self.guard.as_mut().is_some_and(|guard| guard.applied(&reference));
                 self.settle(whole)
             }
             News::Deleted(object) => {
                 let reference = object.reference();
-                let key = reference.to_string();
+                let whole = self.guard.as_mut().is_some_and(|guard| guard.deleted(&reference));
                 self.change(Change::Delete(reference))?;
-                let whole = self.guard.as_mut().is_some_and(|guard| guard.deleted(&key));
                 self.settle(whole)
             }
         }
@@ -101,28 +100,23 @@ impl<'a> Follower<'a> {
     fn take_list(&mut self, objects: Vec<Object>) -> Option<Next> {
         let kind = self.kind;
         debug!(%kind, count = objects.len(), "listed");
-        let present = || objects.iter().map(|object| object.reference().to_string()).collect::<BTreeSet<_>>();
-        match self.guard.as_mut().map_or(Verdict::Believed, |guard| guard.list(present())) {
+        let present = objects.iter().map(Object::reference);
+        let verdict = self.guard.as_mut().map_or(Verdict::Believed, |guard| guard.list(present));
+        if let Some(trouble) = verdict.explain(&kind.to_string(), objects.len()) {
+            self.trouble(trouble)?;
+        }
+        match verdict {
             Verdict::Believed => {
                 self.send(SourceEvent::Replace(kind, objects))?;
                 self.settle(true)
             }
-            Verdict::Held { missing, known } => {
-                self.trouble(lost(
-                    kind,
-                    objects.len(),
-                    known,
-                    &format!("the {} it does not have are kept", missing.len()),
-                ))?;
+            Verdict::Held { .. } => {
                 for object in objects {
                     self.change(Change::Apply(object))?;
                 }
                 Some(Next::Go)
             }
-            Verdict::Refused { known } => {
-                self.trouble(lost(kind, objects.len(), known, "the data plane stays as it is"))?;
-                Some(Next::ListAgain)
-            }
+            Verdict::Refused { .. } => Some(Next::ListAgain),
         }
     }
 
@@ -152,13 +146,6 @@ impl<'a> Follower<'a> {
     fn send(&self, event: SourceEvent) -> Option<()> {
         (self.deliver)(event).then_some(())
     }
-}
-
-fn lost(kind: ObjectKind, now: usize, known: usize, kept: &str) -> String {
-    format!(
-        "{kind}: the API server lists {now} where there were {known}, as after a restored backup: {kept}. \
-         If they are really gone, restart the agent with --trust-empty-lists"
-    )
 }
 
 #[cfg(test)]

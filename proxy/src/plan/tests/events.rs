@@ -1,11 +1,17 @@
 //! The planner between events: order, full lists, objects that are rejected.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use super::{Change, PLAIN, World, node, service, slice, slice_of};
 use crate::{
-    model::{ObjectKind, api::Object},
-    plan::Counts,
+    model::{
+        IpFamily, ObjectKind,
+        api::{EndpointSlice, Object},
+    },
+    plan::{Counts, EndpointsChange},
 };
 
 const BAD: &str = "{clusterIP: nonsense, ports: [{port: 80}]}";
@@ -150,4 +156,24 @@ fn node_port_addresses_are_part_of_the_desired_state() {
     assert!(world.0.set_node_port_addresses(addresses.clone()));
     assert!(!world.0.set_node_port_addresses(addresses.clone()));
     assert_eq!(world.0.desired().node_port_addresses, addresses);
+}
+
+#[test]
+fn section_17_a_change_of_endpoints_is_told_once_and_with_its_time() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let changed = |endpoints: &[&str], seconds| match slice("a", endpoints) {
+        Object::EndpointSlice(slice) => Object::from(EndpointSlice { changed_at: Some(at(seconds)), ..slice }),
+        other => other,
+    };
+    let change = |family, seconds| EndpointsChange { family, at: at(seconds) };
+    let mut world = World::new([changed(&["10.1.0.1"], 1)]);
+    assert_eq!(world.0.take_endpoints_changes(), [change(IpFamily::V4, 1)]);
+    // Listed again as it was, as after a lost connection; without a time; deleted.
+    world.0.replace(ObjectKind::EndpointSlice, [changed(&["10.1.0.1"], 2)]);
+    world.apply(slice("a", &["10.1.0.2"]));
+    world.delete(&slice("a", &["10.1.0.2"]));
+    assert_eq!(world.0.take_endpoints_changes(), []);
+    world.apply(changed(&["fd00::1"], 3));
+    world.apply(changed(&["fd00::2"], 4));
+    assert_eq!(world.0.take_endpoints_changes(), [change(IpFamily::V6, 3), change(IpFamily::V6, 4)]);
 }

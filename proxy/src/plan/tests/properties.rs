@@ -126,6 +126,7 @@ fn slices() -> impl Strategy<Value = Object> {
                 address_type: if v6 { "IPv6" } else { "IPv4" }.to_owned(),
                 endpoints,
                 ports: ports.into_iter().map(port).collect(),
+                changed_at: None,
             })
         })
 }
