@@ -1,38 +1,50 @@
-//! A pod's hostPort and a Service's NodePort of the same number: the same one wins in every mode (docs/modes.md). And pods while
-//! no agent runs.
+//! A pod's hostPort and a Service's NodePort of the same number: the same one wins, whatever the proxy's mode and whichever
+//! backend the host ports have (docs/modes.md).
 
 use std::fs;
 
-use anyhow::{Result, bail, ensure};
-use serde_json::json;
-use weft_tests::{Cluster, Place, Request, eventually, secs};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use weft_tests::{Cluster, Node, Place, Pod, Request, eventually, secs};
 
 use crate::single::Single;
 
 const PORT: u16 = 30080;
 
-#[test]
-fn the_node_port_wins_in_ebpf_mode() -> Result<()> {
-    the_node_port_wins("ebpf")
+/// In each mode of the proxy.
+macro_rules! tests {
+    ($($backend:ident)*) => {
+        $(mod $backend {
+            #[test] fn the_node_port_wins_in_ebpf_mode() -> anyhow::Result<()> { super::the_node_port_wins("ebpf", stringify!($backend)) }
+            #[test] fn the_node_port_wins_in_nftables_mode() -> anyhow::Result<()> { super::the_node_port_wins("nftables", stringify!($backend)) }
+            #[test] fn the_node_port_wins_in_iptables_mode() -> anyhow::Result<()> { super::the_node_port_wins("iptables", stringify!($backend)) }
+        })*
+    };
 }
 
-#[test]
-fn the_node_port_wins_in_nftables_mode() -> Result<()> {
-    the_node_port_wins("nftables")
+tests! { nftables iptables }
+
+/// Makes the runtime take another list than the agent's: its own, with a backend of host ports.
+fn choose_backend(node: &Node, backend: &str) -> Result<()> {
+    let lists = node.directory().join("cni-conf");
+    let mut list: Value = serde_json::from_slice(&fs::read(lists.join("10-weft.conflist"))?)?;
+    list["plugins"][0]["backend"] = backend.into();
+    fs::write(lists.join("05-own.conflist"), list.to_string()).context("a list of our own")
 }
 
-#[test]
-fn the_node_port_wins_in_iptables_mode() -> Result<()> {
-    the_node_port_wins("iptables")
+fn pod_with_host_port(node: &Node, name: &str, port: u16) -> Result<Pod> {
+    node.pod_with(name, json!({"portMappings": [{"hostPort": port, "containerPort": 8080, "protocol": "tcp"}]}))
 }
 
-fn the_node_port_wins(mode: &str) -> Result<()> {
+fn the_node_port_wins(mode: &str, backend: &str) -> Result<()> {
     let single = Single::start(Cluster::builder().agent_flag("--proxy-mode", mode), 1)?;
-    let mapping = json!({"portMappings": [{"hostPort": PORT, "containerPort": 8080, "protocol": "tcp"}]});
-    let pod = single.node().pod_with("host-port", mapping)?;
+    choose_backend(single.node(), backend)?;
+    let pod = pod_with_host_port(single.node(), "host-port", PORT)?;
     let server = pod.serve()?;
+    let rules = single.node().run("iptables-save", &["-t", "nat"])?;
+    ensure!(rules.contains("WEFT-HOSTPORTS") == (backend == "iptables"), "{rules}");
     let clients: [&Place; 3] = [single.cluster.outside(), &single.client, single.node()];
-    let all_get = |wanted: &str| clients.iter().try_for_each(|client| gets(client, &single, wanted));
+    let all_get = |wanted: &str| clients.iter().try_for_each(|client| gets_at(client, single.node(), PORT, wanted));
 
     all_get("host-port")?;
     single.apply_web("  type: NodePort\n", &format!(", nodePort: {PORT}"))?;
@@ -40,9 +52,9 @@ fn the_node_port_wins(mode: &str) -> Result<()> {
     // Packets find no rule of the Service that translates them; sockets of the node are refused before there is a packet.
     single.set_endpoints(0)?;
     let [outside, on_node @ ..] = clients;
-    gets(outside, &single, "host-port")?;
+    gets_at(outside, single.node(), PORT, "host-port")?;
     let refused_or_not = if mode == "ebpf" { "ConnectionRefused" } else { "host-port" };
-    on_node.iter().try_for_each(|client| gets(client, &single, refused_or_not))?;
+    on_node.iter().try_for_each(|client| gets_at(client, single.node(), PORT, refused_or_not))?;
     single.set_endpoints(1)?;
     all_get("web-1")?;
     single.cluster.manifests().delete("web.yaml")?;
@@ -54,30 +66,72 @@ fn the_node_port_wins(mode: &str) -> Result<()> {
     single.shutdown()
 }
 
-/// Section 10 of cni.md: ADD and DEL need no agent, and `weft cleanup` tells the runtime that there is no network any more.
+/// Both have their rules in the same chains of table nat, and neither minds the other's.
 #[test]
-fn pods_come_and_go_without_the_agent_until_cleanup() -> Result<()> {
-    let cluster = Cluster::builder().build()?;
-    let node = cluster.node(1);
-    let list = node.directory().join("cni-conf/10-weft.conflist");
-    ensure!(fs::read_to_string(&list)?.contains(r#""overlayDevice": "flannel.1""#), "{}", fs::read_to_string(&list)?);
-    let early = node.pod("early")?;
+fn in_iptables_mode_both_live_side_by_side() -> Result<()> {
+    let builder = Cluster::builder().agent_flag("--proxy-mode", "iptables");
+    let single = Single::start(builder, 1)?;
+    let (node, outside) = (single.node(), single.cluster.outside());
+    choose_backend(node, "iptables")?;
+    single.apply_web("  type: NodePort\n", &format!(", nodePort: {PORT}"))?;
+    let pods =
+        [(1, PORT), (2, PORT + 1)].map(|(number, port)| pod_with_host_port(node, &format!("pod-{number}"), port));
+    let [hidden, pod] = pods;
+    let (hidden, pod) = (hidden?, pod?);
+    let _servers = (hidden.serve()?, pod.serve()?);
+    let both_serve = || -> Result<()> {
+        gets_at(outside, node, PORT, "web-1")?;
+        gets_at(&single.client, node, PORT, "web-1")?;
+        gets_at(outside, node, PORT + 1, "pod-2")
+    };
+    both_serve()?;
+    let rules = |whose: &str| -> Result<Vec<String>> {
+        let saved = node.run("iptables-save", &[])?;
+        Ok(saved.lines().filter(|line| line.starts_with('-') && line.contains(whose)).map(str::to_owned).collect())
+    };
+    let (of_host_ports, of_services) = (rules("WEFT-HOSTPORTS")?, rules("KUBE-")?);
+
+    // A pod that comes and goes, an agent that goes and comes.
+    let third = pod_with_host_port(node, "pod-3", PORT + 2)?;
+    ensure!(rules("WEFT-HOSTPORTS")?.len() > of_host_ports.len(), "{:#?}", rules("WEFT-HOSTPORTS"));
+    third.remove()?;
+    ensure!(rules("KUBE-")? == of_services, "a pod changed rules of Services: {:#?}", rules("KUBE-"));
+    single.restart(&[])?;
+    both_serve()?;
+    ensure!(rules("WEFT-HOSTPORTS")? == of_host_ports, "the agent changed {:#?}", rules("WEFT-HOSTPORTS"));
+
+    // Table filter flushed: the agent repairs what is its own.
+    node.run("iptables", &["-F"])?;
+    eventually(secs(20), || {
+        ensure!(rules("KUBE-")? == of_services, "not repaired: {:#?}", rules("KUBE-"));
+        Ok(())
+    })?;
+    both_serve()?;
+    // Table nat: and a host port that is mapped then comes after the Services again.
+    node.run("iptables", &["-t", "nat", "-F"])?;
+    let fourth = pod_with_host_port(node, "pod-4", PORT)?;
+    let _server = fourth.serve()?;
+    eventually(secs(20), || {
+        ensure!(rules("KUBE-")? == of_services, "not repaired: {:#?}", rules("KUBE-"));
+        Ok(())
+    })?;
+    gets_at(outside, node, PORT, "web-1")?;
+    // Without Services the port is the pod's.
     node.agent().stop()?;
-    let late = node.pod("late")?;
-    let server = late.serve()?;
-    early.request(&Request::tcp(late.socket_v4(8080)?))?.all_good()?;
-    drop(server);
-    late.remove()?;
-    early.remove()?;
     let output = node.agent().command("cleanup").args(node.agent().arguments()).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    ensure!(!list.exists(), "{} is still there", list.display());
-    cluster.shutdown()
+    ensure!(rules("KUBE-SERVICES")?.is_empty(), "{:#?}", rules("KUBE-SERVICES"));
+    gets_at(outside, node, PORT, "pod-4")?;
+    for pod in [hidden, pod, fourth] {
+        pod.remove()?;
+    }
+    ensure!(rules("WEFT")?.is_empty(), "{:#?}", rules("WEFT"));
+    single.shutdown()
 }
 
 /// Waits until the port is answered by a pod, or fails, so.
-fn gets(client: &Place, single: &Single, wanted: &str) -> Result<()> {
-    let request = Request::tcp(single.node().socket_v4(PORT)).timeout(secs(1));
+fn gets_at(client: &Place, node: &Node, port: u16, wanted: &str) -> Result<()> {
+    let request = Request::tcp(node.socket_v4(port)).timeout(secs(1));
     let look = || -> Result<()> {
         let answers = client.request(&request)?;
         let failure = answers.failures.first().map(|failure| failure.error.clone());

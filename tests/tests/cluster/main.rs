@@ -1,6 +1,7 @@
 //! Clusters with real agents and real packets.
 
 mod api_trouble;
+mod cni;
 mod config;
 mod doctor;
 mod fixture;
