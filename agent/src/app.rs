@@ -4,39 +4,36 @@
 //! data plane outlives the agent.
 
 use std::{
-    fmt::Display,
-    fs, io,
-    process::ExitCode,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
+use jiff::Timestamp;
 use tokio::{
-    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 use weft_overlay::OverlayStatus;
 use weft_proxy::plan::{Planner, PlannerConfig};
 
 use crate::{
     cli::AgentArgs,
     cni_files,
-    commands::{self, print_config},
     config::{
         Config, ServersConfig, Settings, SourceKind,
         reload::{self, Live},
     },
     conntrack_parameters, data_planes,
     events::{self, Events, Note},
-    health::{self, Health, Listening, NodeEligibility},
-    log::{self, ChangeFilter},
-    metrics::{self, Exposed, Metrics},
-    node_addresses, pod_network, privileges, removal,
+    health::{self, Health, Listening, NodeEligibility, Servers},
+    log::ChangeFilter,
+    metrics::{self, About, Exposed, Metrics},
+    node_addresses, pod_network,
     server::{Identity, Server, Sources},
     services::{
         self, Parts,
@@ -47,81 +44,15 @@ use crate::{
     trace,
 };
 
-/// Bad usage or configuration.
-const EXIT_USAGE: u8 = 2;
-
 /// How long an agent that has to end waits for its last event to be told.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// `weft agent`: runs until SIGTERM or SIGINT.
-pub(crate) fn main(args: &AgentArgs) -> ExitCode {
-    if args.instead.cleanup {
-        return cleanup(args);
-    }
-    let Some(config) = checked(args, "agent") else { return ExitCode::from(EXIT_USAGE) };
-    if args.instead.print_config {
-        return commands::write_out(&print_config::print(&config, &args.given, args.instead.output));
-    }
-    if let Some(path) = &args.instead.write_config_to {
-        let written = fs::write(path, format!("{:#}\n", config.settings.document()));
-        return exit_code("agent", written.with_context(|| format!("write {}", path.display())));
-    }
-    let log_filter = log::start(&config.log);
-    for notice in &config.notices {
-        warn!("{notice}");
-    }
-    privileged("agent", |runtime| runtime.block_on(run(config, args.clone(), log_filter)))
-}
-
-/// `weft cleanup`: removes everything of ours from the node.
-pub(crate) fn cleanup(args: &AgentArgs) -> ExitCode {
-    let Some(config) = checked(args, "cleanup") else { return ExitCode::from(EXIT_USAGE) };
-    privileged("cleanup", |runtime| runtime.block_on(removal::remove_everything(config)))
-}
-
-/// The configuration; `None` after all mistakes in it are told.
-fn checked(args: &AgentArgs, command: &str) -> Option<Config> {
-    Config::load(args).map_err(|mistakes| complain(command, &mistakes)).ok()
-}
-
-/// Checks privileges before anything on the node is touched, then does `work`.
-fn privileged(command: &str, work: impl FnOnce(&Runtime) -> anyhow::Result<()>) -> ExitCode {
-    let missing = privileges::missing();
-    if !missing.is_empty() {
-        complain(command, &missing);
-        return ExitCode::FAILURE;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    exit_code(command, runtime.context("start the runtime").and_then(|runtime| work(&runtime)))
-}
-
-fn exit_code(command: &str, result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(command, &[format!("{error:#}")]);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn complain(command: &str, problems: &[impl Display]) {
-    for problem in problems {
-        eprintln!("weft {command}: {problem}");
-    }
-}
-
-/// Tells the kernel how unlike it is to end the agent when memory is short. Needs a privilege to be lowered; kube-proxy
-/// ignores a failure too (14.9).
-fn set_oom_score(adjustment: i64) {
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
-        debug!(%error, adjustment, "oom_score_adj stays as it is");
-    }
-}
-
-async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A part cannot be started, or the agent's socket fails.
+pub(crate) async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyhow::Result<()> {
     config.announce();
-    set_oom_score(config.oom_score_adj);
     let started = Instant::now();
     let shutdown = CancellationToken::new();
     // First, since a second agent with the same directories must not get further than this.
@@ -137,21 +68,7 @@ async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyho
         node: Arc::new(NodeEligibility::new(&config.node_name)),
     };
 
-    let overlay = match &config.overlay {
-        Some(overlay) => Some(pod_network::start(&config, overlay, &shutdown).await?),
-        None => None,
-    };
-    if let Some(overlay) = &overlay {
-        tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
-        if config.components.cni {
-            let installing = cni_files::install_when_ready(config.paths.clone(), overlay.clone());
-            tokio::spawn(installing.instrument(info_span!("cni")));
-            let metrics = Arc::clone(&parts.metrics);
-            if let Err(error) = metrics::cni::listen(&config.paths.state_dir, metrics, shutdown.clone()) {
-                warn!(%error, "there will be no metrics of weft-cni");
-            }
-        }
-    }
+    let overlay = start_overlay(&config, &parts, &shutdown).await?;
     let mut source_at = ("none", String::new());
     let mut services = None;
     if config.components.proxy {
@@ -160,6 +77,7 @@ async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyho
         services = Some(handle);
     }
 
+    let about = About { started: Timestamp::now(), flags: Arc::new(args.given.shown()) };
     let (configuration, settings) = follow_configuration(&config, args, &parts, services.clone(), log_filter)?;
     let identity =
         Identity { node: config.node_name.clone(), components: config.components, source: source_at, started };
@@ -169,8 +87,15 @@ async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilter) -> anyho
         networks: config.paths.state_dir.join(cni_files::NETWORKS),
         ip_masq: config.overlay.as_ref().is_some_and(|overlay| overlay.ip_masq),
     };
-    let sources = Sources { identity, overlay, services, trace, configuration };
-    serve_health_and_metrics(&config.servers, &parts, &sources, settings, &shutdown).await?;
+    let sources = Sources { identity, overlay, services, trace, servers: Servers::default(), configuration };
+    let exposed = Exposed {
+        metrics: Arc::clone(&parts.metrics),
+        services: sources.services.clone(),
+        overlay: sources.overlay.clone(),
+        settings,
+        about,
+    };
+    serve_health_and_metrics(&config.servers, &parts, &sources, exposed, &shutdown).await?;
     parts.events.node(Note { warning: false, reason: "Starting", action: "StartKubeProxy", note: String::new() });
     stop_on_signals(&shutdown)?;
     server.serve(sources, shutdown).await.context("the agent's socket")?;
@@ -186,12 +111,32 @@ struct Observers {
     node: Arc<NodeEligibility>,
 }
 
+/// The pod network, with what looks at it; `None` when the component is off.
+async fn start_overlay(
+    config: &Config,
+    parts: &Observers,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<watch::Receiver<OverlayStatus>>> {
+    let Some(overlay) = &config.overlay else { return Ok(None) };
+    let overlay = pod_network::start(config, overlay, shutdown).await?;
+    tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
+    if config.components.cni {
+        let installing = cni_files::install_when_ready(config.paths.clone(), overlay.clone());
+        tokio::spawn(installing.instrument(info_span!("cni")));
+        let metrics = Arc::clone(&parts.metrics);
+        if let Err(error) = metrics::cni::listen(&config.paths.state_dir, metrics, shutdown.clone()) {
+            warn!(%error, "there will be no metrics of weft-cni");
+        }
+    }
+    Ok(Some(overlay))
+}
+
 /// kube-proxy's two servers. One whose address cannot be had is tried again, or with `bindAddressHardFail` ends the agent.
 async fn serve_health_and_metrics(
     config: &ServersConfig,
     parts: &Observers,
     sources: &Sources,
-    settings: watch::Receiver<Settings>,
+    exposed: Exposed,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let health = Health {
@@ -200,23 +145,20 @@ async fn serve_health_and_metrics(
         node: Arc::clone(&parts.node),
         metrics: Arc::clone(&parts.metrics),
     };
-    let exposed = Exposed {
-        metrics: Arc::clone(&parts.metrics),
-        services: sources.services.clone(),
-        overlay: sources.overlay.clone(),
-        settings,
-    };
+    let [of_health, of_metrics] = ["--healthz-bind-address", "--metrics-bind-address"];
     let servers = [
-        config.healthz.map(|at| ("health", at, health::router(health), "FailedToStartProxierHealthcheck")),
-        Some(("metrics", config.metrics, metrics::router(exposed), "FailedToStartMetricServer")),
+        config.healthz.map(|at| ("health", at, of_health, health::router(health), "FailedToStartProxierHealthcheck")),
+        Some(("metrics", config.metrics, of_metrics, metrics::router(exposed), "FailedToStartMetricServer")),
     ];
-    for (name, at, router, reason) in servers.into_iter().flatten() {
-        let listening = Listening { name, at, hard_fail: config.hard_fail };
-        if let Err(error) = health::serve(listening, router, shutdown.clone()) {
-            let note = format!("cannot serve {name} at {at}: {error}");
-            parts.events.node(Note { warning: true, reason, action: "StartKubeProxy", note: note.clone() });
+    for (name, at, flag, router, reason) in servers.into_iter().flatten() {
+        let listening = Listening { name, at, hard_fail: config.hard_fail, flag };
+        let tell = |why: &str| {
+            parts.events.node(Note { warning: true, reason, action: "StartKubeProxy", note: why.to_owned() });
+        };
+        if let Err(why) = sources.servers.serve(listening, router, shutdown.clone(), tell) {
+            tell(&why);
             parts.events.flush(LAST_WORDS).await;
-            anyhow::bail!(note);
+            anyhow::bail!(why);
         }
     }
     Ok(())

@@ -3,30 +3,41 @@
 mod doctor;
 mod given;
 mod pod_network;
+mod run;
 mod services;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use doctor::{CleanupArgs, DoctorArgs};
+use given::spelled_out;
 pub(crate) use given::{DEPRECATED, Given, GivenBy, GivenFlag, REFUSED, SERVERS_AND_LOG, WITHOUT_EFFECT};
 pub(crate) use pod_network::{LeaseArgs, OverlayArgs};
+pub(crate) use run::{ConfigFormat, RunArgs};
 pub(crate) use services::{ConntrackArgs, MapSizeArgs, ProxyArgs};
 
 /// Reads the command line; ends the program with code 2 if it is wrong, with 0 after `--help` and `--version`.
 pub(crate) fn parse() -> Cli {
-    let arguments = std::env::args_os().map(|argument| match argument.into_string() {
-        Ok(text) => given::spelled_out(text).into(),
-        Err(argument) => argument,
-    });
-    let matches = command().get_matches_from(arguments);
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+/// Reads these words, the first of which is the program, as Go's programs would.
+///
+/// # Errors
+/// What is to be printed instead, and the exit code.
+pub(crate) fn parse_from(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let words =
+        words.into_iter().map(|word| word.into_string().map_or_else(|word| word, |text| spelled_out(text).into()));
+    let words = words.filter(|word| !given::is_no_file(word));
+    Cli::from_arg_matches(&command().try_get_matches_from(words)?)
 }
 
 /// The whole command line.
 pub(crate) fn command() -> clap::Command {
-    ["agent", "cleanup"].into_iter().fold(Cli::command(), |command, verb| command.mut_subcommand(verb, given::as_in_go))
+    ["agent", "cleanup", "doctor"]
+        .into_iter()
+        .fold(Cli::command(), |command, verb| command.mut_subcommand(verb, given::as_in_go))
 }
 
 /// Weft: pod network and Service load balancing of a Kubernetes node, in one agent.
@@ -44,20 +55,21 @@ pub(crate) enum Command {
     ///
     /// The data plane outlives the agent: stopping, killing or upgrading it leaves all traffic working.
     /// Exit codes: 0 asked to stop; 2 bad usage or configuration (all mistakes listed); 1 anything else.
-    Agent(Box<AgentArgs>),
+    Agent(Box<RunArgs>),
     /// Show what the agent on this node does: subnet, peers, data plane, sync state.
     Status(QueryArgs),
     /// Show Services with their frontends, endpoints and how many connections each endpoint got.
     Services(ServicesArgs),
-    /// Tell what becomes of a connection, as the kernel has it now, and where that differs from the plan.
+    /// Tell what becomes of a connection, by the kernel as it is now, and where that is not the plan
     ///
-    /// FROM opens the connection, TO is asked. The answer says which Service port and frontend that is, which rule of the
-    /// traffic policy applies, who may answer and who is next, whether the socket programs or the packet path decide, what
-    /// is masqueraded, and the way there: route, device, neighbour, peer. All of it is read from the kernel: BPF maps, nftables
-    /// elements or iptables rules, routes, neighbours and forwarding entries. Nothing is sent and nothing is changed.
+    /// FROM opens the connection, TO is asked. The answer says which Service port and frontend that is,
+    /// which rule of the traffic policy applies, who may answer and who is next, whether the socket
+    /// programs or the packet path decide, what is masqueraded, and the way there: route, device,
+    /// neighbour, peer. All of it is read from the kernel: BPF maps, nftables elements or iptables
+    /// rules, routes, neighbours and forwarding entries. Nothing is sent and nothing is changed.
     ///
-    /// What differs from the plan is listed as a finding. An answer with findings is asked for again for a third of a second, for
-    /// plan and kernel may be looked at while they change.
+    /// What differs from the plan is listed as a finding. An answer with findings is asked for again
+    /// for a third of a second, for plan and kernel may be looked at while they change.
     ///
     /// Connections are traced as they are seen on this node. For a pod of another node ask there.
     ///
@@ -82,7 +94,8 @@ pub(crate) enum Command {
     Pods(PodsArgs),
     /// Look for what keeps Weft from working on this node, before it is installed or in trouble, and say what to do.
     ///
-    /// Changes nothing; sends some packets to each other node. Exit code 1 when there is a problem.
+    /// Give it the agent's flags, all of which it takes: then it looks at those addresses and files, and checks them as the
+    /// agent does. Changes nothing; sends some packets to each other node. Exit code 1 when there is a problem.
     Doctor(Box<DoctorArgs>),
     /// Remove everything Weft put on this node. Pod traffic and Services stop working.
     ///
@@ -98,14 +111,12 @@ pub(crate) enum Command {
     },
 }
 
-/// Flags of `weft agent`. Those shared with kube-proxy and flanneld keep their names and meaning.
+/// What the agent is to do and how. Flags shared with kube-proxy and flanneld keep their names and meaning.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct AgentArgs {
     // First, since reading the others takes their values away.
     #[command(flatten)]
     pub(crate) given: Given,
-    #[command(flatten)]
-    pub(crate) instead: InsteadArgs,
 
     /// Parts to run, a comma list of overlay, proxy, cni.
     #[arg(long, value_name = "LIST", default_value = "overlay,proxy,cni")]
@@ -134,36 +145,6 @@ pub(crate) struct AgentArgs {
     pub(crate) leases: LeaseArgs,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
-}
-
-/// What to do instead of running.
-#[derive(Args, Debug, Clone)]
-#[command(next_help_heading = "Instead of running")]
-pub(crate) struct InsteadArgs {
-    /// Check the configuration, print it with where each value comes from, and end.
-    #[arg(long)]
-    pub(crate) print_config: bool,
-
-    /// How to print it.
-    #[arg(short, long, value_name = "yaml|json", default_value = "yaml")]
-    pub(crate) output: ConfigFormat,
-
-    /// Write the effective KubeProxyConfiguration to a file, and end.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) write_config_to: Option<PathBuf>,
-
-    /// The same as `weft cleanup`.
-    #[arg(long)]
-    pub(crate) cleanup: bool,
-}
-
-/// How `--print-config` prints.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConfigFormat {
-    /// With comments.
-    Yaml,
-    /// For programs.
-    Json,
 }
 
 /// Flags of `weft version`.

@@ -2,12 +2,10 @@
 //!
 //! kube-proxy ends when one cannot be written. Weft goes on, for no connection depends on it, and says so in log and status.
 
-use std::error::Error;
-
 use tracing::{debug, info, warn};
-use weft_proxy::conntrack::{self, ConntrackParameters, Parameter, ParameterError, Setting};
+use weft_proxy::conntrack::{self, ConntrackParameters, Parameter, Setting};
 
-use crate::status::ParameterStatus;
+use crate::{causes, status::ParameterStatus};
 
 /// Writes what differs, in the network namespace of the calling thread; one that fails does not hold up the others.
 pub(crate) fn apply(asked: &ConntrackParameters) -> Vec<ParameterStatus> {
@@ -32,15 +30,10 @@ fn set(setting: Setting) -> ParameterStatus {
             None
         }
         Err(error) => {
-            let error = explained(&error);
+            let error = causes::explained(&error);
             warn!(parameter = name, value, error, "cannot set a kernel parameter of conntrack; it stays as it is");
             Some(error)
         }
     };
     ParameterStatus { name: name.to_owned(), value, error }
-}
-
-fn explained(error: &ParameterError) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

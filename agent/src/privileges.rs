@@ -1,25 +1,60 @@
-//! Whether this process may do what the agent does, before it changes anything.
+//! Whether this process may do what is asked of it, before it changes anything.
 
 use std::fs;
 
-/// Capabilities the agent cannot work without (capabilities(7)), with their bit and what needs them.
-const NEEDED: [(u32, &str, &str); 2] =
-    [(12, "CAP_NET_ADMIN", "links, routes and packet rules"), (39, "CAP_BPF", "BPF maps and programs")];
+use crate::config::{Components, ProxyMode};
+
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// What is missing, one sentence a capability; empty when all is there.
-pub(crate) fn missing() -> Vec<String> {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    missing_in(effective(&status).unwrap_or(0))
+/// A capability that there is no way around (capabilities(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Capability {
+    /// For links, routes and packet rules.
+    NetAdmin,
+    /// For the ebpf mode.
+    Bpf,
 }
 
-fn missing_in(effective: u64) -> Vec<String> {
+impl Capability {
+    fn bit(self) -> u32 {
+        match self {
+            Self::NetAdmin => 12,
+            Self::Bpf => 39,
+        }
+    }
+
+    /// That it is missing, and what for.
+    fn complaint(self) -> &'static str {
+        match self {
+            Self::NetAdmin => "CAP_NET_ADMIN is missing (links, routes and packet rules)",
+            Self::Bpf => "CAP_BPF is missing (BPF maps and programs of the ebpf mode)",
+        }
+    }
+}
+
+/// What an agent with these parts cannot do without. The best mode there is needs no more than the others, of which it takes
+/// one where the first cannot be had.
+pub(crate) fn needed(components: Components, mode: ProxyMode) -> Vec<Capability> {
+    let mut needed = vec![Capability::NetAdmin];
+    if components.proxy && mode == ProxyMode::Ebpf {
+        needed.push(Capability::Bpf);
+    }
+    needed
+}
+
+/// Those of `needed` that this process has not, a sentence each.
+pub(crate) fn missing(needed: &[Capability]) -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    missing_in(effective(&status).unwrap_or(0), needed)
+}
+
+fn missing_in(effective: u64, needed: &[Capability]) -> Vec<&'static str> {
     let has = |bit: u32| effective & (1 << bit) != 0;
-    NEEDED
-        .into_iter()
+    needed
+        .iter()
         // CAP_SYS_ADMIN includes CAP_BPF, for kernels before 5.8.
-        .filter(|(bit, name, _)| !(has(*bit) || (*name == "CAP_BPF" && has(CAP_SYS_ADMIN))))
-        .map(|(_, name, what)| format!("{name} is missing ({what})"))
+        .filter(|needed| !(has(needed.bit()) || (**needed == Capability::Bpf && has(CAP_SYS_ADMIN))))
+        .map(|needed| needed.complaint())
         .collect()
 }
 
@@ -31,14 +66,32 @@ fn effective(status: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{effective, missing_in};
+    use super::*;
+
+    #[test]
+    fn only_what_the_parts_and_the_mode_need_is_asked_for() {
+        let services = Components { proxy: true, ..Components::default() };
+        let network = Components { overlay: true, cni: true, ..Components::default() };
+        for (components, mode, bpf) in [
+            (services, ProxyMode::Ebpf, true),
+            (services, ProxyMode::Best, false),
+            (services, ProxyMode::Nftables, false),
+            (network, ProxyMode::Ebpf, false),
+        ] {
+            let needed = needed(components, mode);
+            assert!(needed.contains(&Capability::NetAdmin));
+            assert_eq!(needed.contains(&Capability::Bpf), bpf, "{components:?} {mode:?}");
+        }
+    }
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert_eq!(missing_in(u64::MAX), Vec::<String>::new());
-        assert_eq!(missing_in(1 << 12 | 1 << 21), Vec::<String>::new());
-        let missing = missing_in(0);
+        let both = [Capability::NetAdmin, Capability::Bpf];
+        assert!(missing_in(u64::MAX, &both).is_empty());
+        assert!(missing_in(1 << 12 | 1 << 21, &both).is_empty());
+        let missing = missing_in(0, &both);
         assert!(missing[0].starts_with("CAP_NET_ADMIN") && missing[1].starts_with("CAP_BPF"), "{missing:?}");
+        assert!(missing_in(1 << 12, &both[..1]).is_empty());
     }
 
     #[test]

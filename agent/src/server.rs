@@ -22,6 +22,7 @@ use weft_overlay::OverlayStatus;
 
 use crate::{
     config::Components,
+    health::Servers,
     services,
     status::{ConfigStatus, ServiceStatus, SourceStatus, Status},
     trace::{
@@ -47,6 +48,8 @@ pub(crate) struct Sources {
     pub(crate) services: Option<services::Handle>,
     /// What a trace has to know beside the Services.
     pub(crate) trace: trace::Basis,
+    /// Where health and metrics are told.
+    pub(crate) servers: Servers,
     /// The configuration files.
     pub(crate) configuration: watch::Receiver<ConfigStatus>,
 }
@@ -140,6 +143,7 @@ async fn status(State(sources): State<Arc<Sources>>) -> Json<Status> {
         ready: overlay_ready && proxy_ready,
         uptime_seconds: identity.started.elapsed().as_secs(),
         components: identity.components.names(),
+        servers: sources.servers.status(),
         overlay,
         proxy: report.map(|report| report.proxy),
         configuration: sources.configuration.borrow().clone(),

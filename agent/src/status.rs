@@ -22,6 +22,9 @@ pub(crate) struct Status {
     pub(crate) uptime_seconds: u64,
     /// `overlay`, `proxy`, `cni`, as far as they run.
     pub(crate) components: Vec<String>,
+    /// Where health and metrics are told.
+    #[serde(default)]
+    pub(crate) servers: Vec<ServerStatus>,
     /// The pod network; absent when the component is off.
     pub(crate) overlay: Option<OverlayStatus>,
     /// Services; absent when the component is off.
@@ -31,6 +34,17 @@ pub(crate) struct Status {
     pub(crate) configuration: ConfigStatus,
     /// Where the objects come from; absent without a component that needs them.
     pub(crate) source: Option<SourceStatus>,
+}
+
+/// A server for health or metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServerStatus {
+    /// `health` or `metrics`.
+    pub(crate) name: String,
+    /// Address and port.
+    pub(crate) address: String,
+    /// Why it does not answer there, and what to do; it is tried again all the time.
+    pub(crate) error: Option<String>,
 }
 
 /// The configuration files.

@@ -187,6 +187,7 @@ impl SliceSeed {
             address_type: text(&FAMILIES, self.family),
             endpoints: self.endpoints.into_iter().map(EndpointSeed::endpoint).collect(),
             ports: self.ports.into_iter().map(port).collect(),
+            changed_at: None,
         })
     }
 }

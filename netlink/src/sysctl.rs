@@ -63,3 +63,56 @@ fn write(directories: &[&Path], parameter: &str, value: &str) -> std::io::Result
 fn path(parameter: &str) -> String {
     format!("{SYSCTLS}/{parameter}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, io, process, thread};
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    const NONE: Option<&str> = None;
+
+    /// Two directories of parameters, the first of which is read-only, where only the calling thread sees them.
+    fn mount_directories(root: &Path) -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+        mount(NONE, root, Some("tmpfs"), MsFlags::empty(), NONE)?;
+        let [first, second] = ["first", "second"].map(|name| root.join(name));
+        for (directory, parameter) in [(&first, "both"), (&second, "both"), (&first, "one")] {
+            fs::create_dir_all(directory)?;
+            fs::write(directory.join(parameter), "0")?;
+        }
+        mount(Some(&first), &first, NONE, MsFlags::MS_BIND, NONE)?;
+        mount(NONE, &first, NONE, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE)?;
+        Ok(())
+    }
+
+    fn try_both(root: &Path) -> io::Result<()> {
+        mount_directories(root)?;
+        let [first, second] = ["first", "second"].map(|name| root.join(name));
+        write(&[&first, &second], "both", "1")?;
+        let now = |directory: &Path| fs::read_to_string(directory.join("both"));
+        assert_eq!((now(&first)?.as_str(), now(&second)?.as_str()), ("0", "1"));
+        // Nothing of the kind in the next one, and no next one: what is told is why the first was no good.
+        let (first, second) = (first.as_path(), second.as_path());
+        for (directories, parameter) in [(vec![first, second], "one"), (vec![first], "both")] {
+            let error = write(&directories, parameter, "1").map_err(|error| error.kind());
+            assert_eq!(error, Err(ErrorKind::ReadOnlyFilesystem), "{parameter}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_read_only_proc_leads_to_what_a_pod_mounted() -> io::Result<()> {
+        let root = env::temp_dir().join(format!("weft-sysctl-{}", process::id()));
+        fs::create_dir_all(&root)?;
+        let tried = thread::scope(|scope| scope.spawn(|| try_both(&root)).join());
+        fs::remove_dir(&root)?;
+        tried.map_err(|_| io::Error::other("see the message above"))?
+    }
+}

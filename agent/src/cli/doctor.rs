@@ -1,34 +1,19 @@
-//! Flags of `weft doctor` and of `weft cleanup`.
-
-use std::path::PathBuf;
+//! Flags of `weft doctor` and of `weft cleanup`: those of the agent, and some of their own.
 
 use clap::Args;
 
-use super::{AgentArgs, KubeArgs, Output, PathArgs};
+use super::{AgentArgs, Output};
 
-/// Flags of `weft doctor`: those of the agent that say where things are.
+/// Flags of `weft doctor`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DoctorArgs {
+    // First, since reading the others takes their values away.
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Output,
-
-    /// Name of this node; default: the running agent's, else $NODE_NAME, else the host's name.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname_override: Option<String>,
-
-    /// cgroup2 directory the socket programs attach to; default: the mounted cgroup2 root.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cgroup_root: Option<PathBuf>,
-
-    /// BPF file system.
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
-    pub(crate) bpffs: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) kube: KubeArgs,
-    #[command(flatten)]
-    pub(crate) paths: PathArgs,
 }
 
 /// Flags of `weft cleanup`.
@@ -56,4 +41,8 @@ pub(crate) struct LegacyArgs {
     /// With --legacy: also while flannel or kube-proxy run here, or pods are attached to cni0, which lose their network.
     #[arg(long, requires = "legacy")]
     pub(crate) force: bool,
+
+    /// With --legacy: how to print what was removed.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t, requires = "legacy")]
+    pub(crate) output: Output,
 }

@@ -3,7 +3,7 @@
 //! What the other structs of this command line do not name is defined here, by tables. Values are text: `config` checks
 //! them together with those of the files.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsStr};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches,
@@ -39,32 +39,24 @@ pub(crate) const DEPRECATED: &[(&str, &str)] = &[
 pub(crate) const WITHOUT_EFFECT: &[(&str, Kind, &str)] = &[
     ("alsologtostderr", Kind::Boolean, "Weft logs to standard error"),
     ("boot-id-file", Kind::Text, "kube-proxy uses it for nothing that is seen outside"),
+    ("ip-blackhole-route", Kind::Boolean, "Weft always has an unreachable route for pods that are not there"),
+    ("ip-masq-fully-random-disable", Kind::Boolean, "Weft always takes random ports: every kernel it runs on can"),
     ("iptables-resync", Kind::Text, "Weft puts back at once what somebody removes"),
     ("log-backtrace-at", Kind::Text, "use $RUST_LOG, such as weft=debug"),
     ("logtostderr", Kind::Boolean, "Weft logs to standard error"),
     ("machine-id-file", Kind::Text, "kube-proxy uses it for nothing that is seen outside"),
 ];
 
-/// Flags of what Weft does not have: told by name, since ignoring them would hide a surprise.
+/// Flags of kube-proxy on Windows: told by name, for whoever brings them has the wrong node.
 pub(crate) const REFUSED: &[(&str, Kind, &str)] = &[
     ("enable-dsr", Kind::Boolean, WINDOWS),
     ("forward-healthcheck-vip", Kind::Boolean, WINDOWS),
-    ("init-only", Kind::Boolean, "Weft sets what it needs when it starts; give the agent its capabilities instead"),
-    ("ipvs-exclude-cidrs", Kind::Text, IPVS),
-    ("ipvs-min-sync-period", Kind::Text, IPVS),
-    ("ipvs-scheduler", Kind::Text, IPVS),
-    ("ipvs-strict-arp", Kind::Boolean, IPVS),
-    ("ipvs-sync-period", Kind::Text, IPVS),
-    ("ipvs-tcp-timeout", Kind::Text, IPVS),
-    ("ipvs-tcpfin-timeout", Kind::Text, IPVS),
-    ("ipvs-udp-timeout", Kind::Text, IPVS),
     ("network-name", Kind::Text, WINDOWS),
     ("root-hnsendpoint-name", Kind::Text, WINDOWS),
     ("source-vip", Kind::Text, WINDOWS),
     ("windows-service", Kind::Boolean, WINDOWS),
 ];
 
-const IPVS: &str = "Weft has no ipvs mode; leave it out, and choose --proxy-mode=ebpf, nftables or iptables";
 const WINDOWS: &str = "Weft runs on Linux; leave it out";
 
 /// All flags of the command line, by name, with their values.
@@ -93,10 +85,31 @@ pub(crate) enum GivenBy {
     CommandLine,
 }
 
+/// Flags whose values are nobody's business.
+const SECRET: &[&str] = &["etcd-password"];
+
+impl GivenFlag {
+    /// The values of the flag of this name, as they may be shown.
+    pub(crate) fn shown(&self, name: &str) -> Vec<String> {
+        if SECRET.contains(&name) { vec!["(hidden)".to_owned()] } else { self.values.clone() }
+    }
+}
+
 impl Given {
     /// The value of a flag that somebody gave; the last one if it is repeated.
     pub(crate) fn value(&self, flag: &str) -> Option<&str> {
         self.0.get(flag).filter(|given| given.by != GivenBy::Default)?.values.last().map(String::as_str)
+    }
+
+    /// Every flag that has a value, as it may be shown to others.
+    pub(crate) fn shown(&self) -> BTreeMap<String, String> {
+        let shown = |(name, flag): (&str, &GivenFlag)| (name.to_owned(), flag.shown(name).join(","));
+        self.iter().map(shown).collect()
+    }
+
+    /// Whether the command line has any flag but those that say how to print.
+    pub(crate) fn any(&self) -> bool {
+        self.iter().any(|(name, flag)| flag.by == GivenBy::CommandLine && name != "output")
     }
 
     /// Every flag that has a value, by name.
@@ -188,6 +201,14 @@ pub(super) fn as_in_go(command: Command) -> Command {
     })
 }
 
+/// Whether an argument names no file by a flag that may do so: `--kubeconfig=` says in Go what leaving it out says.
+pub(super) fn is_no_file(argument: &OsStr) -> bool {
+    const FILES: [&str; 6] =
+        ["config", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "kubeconfig", "kubeconfig-file"];
+    let name = argument.to_str().and_then(|text| text.strip_prefix("--")?.strip_suffix('='));
+    name.is_some_and(|name| FILES.contains(&name))
+}
+
 /// Go's and kube-proxy's spellings of flags: `-iface=eth0` and `--proxy_mode` are `--iface=eth0` and `--proxy-mode`.
 pub(super) fn spelled_out(argument: String) -> String {
     let (name, value) = match argument.split_once('=') {
@@ -204,60 +225,12 @@ pub(super) fn spelled_out(argument: String) -> String {
         return argument;
     }
     let long = format!("--{}", long.replace('_', "-"));
+    // kube-proxy prints its version in several forms, `--version=raw` being one.
+    if long == "--version" {
+        return long;
+    }
     value.map_or(long.clone(), |value| format!("{long}={value}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::{FromArgMatches, Parser};
-
-    use super::{GivenBy, spelled_out};
-    use crate::cli::{self, Cli, Command};
-
-    #[test]
-    fn all_that_has_a_value_is_a_flag_and_its_giver_is_known() {
-        let arguments = ["weft", "agent", "--iface=a", "--iface=b", "--masquerade-all", "--v=3", "--source=dir:/x"];
-        let Command::Agent(args) = Cli::try_parse_from(arguments).unwrap().command else { unreachable!() };
-        let command = cli::command();
-        let agent = command.find_subcommand("agent").unwrap();
-        for (name, _) in args.given.iter() {
-            assert!(agent.get_arguments().any(|arg| arg.get_long() == Some(name)), "{name}");
-        }
-        let by = |flag| args.given.iter().find(|(name, _)| *name == flag).map(|(_, given)| given.by);
-        assert_eq!([by("iface"), by("components")], [Some(GivenBy::CommandLine), Some(GivenBy::Default)]);
-        assert_eq!(args.given.value("iface"), Some("b"));
-        assert_eq!([args.given.value("masquerade-all"), args.given.value("v")], [Some("true"), Some("3")]);
-        assert_eq!(args.given.value("components"), None, "nobody gave it");
-    }
-
-    #[test]
-    fn switches_are_those_of_go() {
-        for (text, on) in [("1", true), ("t", true), ("TRUE", true), ("0", false), ("False", false)] {
-            let flags = [format!("--ip-masq={text}"), format!("--bind-address-hard-fail={text}")];
-            let arguments = ["weft", "agent"].into_iter().chain(flags.iter().map(String::as_str));
-            let matches = cli::command().try_get_matches_from(arguments).unwrap();
-            let Command::Agent(args) = Cli::from_arg_matches(&matches).unwrap().command else { unreachable!() };
-            assert_eq!(args.overlay.ip_masq, on, "{text}");
-            assert_eq!(args.given.value("bind-address-hard-fail"), Some(text));
-        }
-        assert!(cli::command().try_get_matches_from(["weft", "agent", "--ip-masq=maybe"]).is_err());
-    }
-
-    #[test]
-    fn gos_spellings_are_understood() {
-        for (given, meant) in [
-            ("-iface=eth0", "--iface=eth0"),
-            ("--proxy_mode=ebpf", "--proxy-mode=ebpf"),
-            ("--log_backtrace_at=a_b.go:1", "--log-backtrace-at=a_b.go:1"),
-            ("-ip-masq", "--ip-masq"),
-            ("-v=2", "-v=2"),
-            ("-v10", "-v10"),
-            ("-o", "-o"),
-            ("-ojson", "-ojson"),
-            ("eth_0", "eth_0"),
-            ("--", "--"),
-        ] {
-            assert_eq!(spelled_out(given.to_owned()), meant, "{given}");
-        }
-    }
-}
+mod tests;

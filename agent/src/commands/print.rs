@@ -22,6 +22,9 @@ pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
         let fields = status.configuration.restart_needed.join(", ");
         writeln!(out, "  problem: the configuration changed; restart the agent for {fields}")?;
     }
+    for error in status.servers.iter().filter_map(|server| server.error.as_ref()) {
+        writeln!(out, "  problem: {error}")?;
+    }
     if let Some(overlay) = &status.overlay {
         out.push('\n');
         print_overlay(overlay, out)?;

@@ -18,7 +18,7 @@ const FOUND_AT_START: &[(&str, &str)] = &[
 ];
 
 /// Flags that say what to do, not how.
-const NOT_CONFIGURATION: &[&str] = &["cleanup", "output", "print-config", "write-config-to"];
+const NOT_CONFIGURATION: &[&str] = &["cleanup", "init-only", "output", "print-config", "write-config-to"];
 
 /// A value, and where it comes from.
 struct Line {
@@ -59,8 +59,7 @@ fn lines(config: &Config, given: &Given) -> Vec<Line> {
 }
 
 fn line(name: &str, flag: &GivenFlag) -> Line {
-    let value = match flag.values.as_slice() {
-        _ if name == "etcd-password" => "(hidden)".into(),
+    let value = match flag.shown(name).as_slice() {
         [one] => one.as_str().into(),
         many => json!(many),
     };

@@ -5,6 +5,8 @@ mod document;
 mod fields;
 mod kube_proxy;
 mod leases;
+mod mistakes;
+mod outline;
 mod overlay;
 mod packets;
 mod parts;
@@ -13,7 +15,7 @@ pub(crate) mod reload;
 mod servers;
 mod settings;
 
-use std::{fmt, fs, path::Path};
+use std::{fs, path::Path};
 
 use tracing::info;
 
@@ -21,11 +23,12 @@ use crate::cli::{AgentArgs, PathArgs, REFUSED};
 pub(crate) use fields::{Effect, FIELDS, Kind};
 use kube_proxy::KubeProxyFile;
 pub(crate) use leases::SubnetManager;
+pub(crate) use mistakes::{Mistake, Mistakes};
+pub(crate) use outline::Outline;
 pub(crate) use overlay::OverlayConfig;
 pub(crate) use parts::{Components, KubeAccess, SourceKind};
 pub(crate) use proxy::{NodePortAddresses, ProxyConfig, ProxyMode};
 pub(crate) use servers::{LogConfig, ServersConfig};
-use settings::KubeProxyDocument;
 pub(crate) use settings::{Origin, Settings, insert};
 
 /// Everything the agent was asked to do, checked.
@@ -55,98 +58,13 @@ pub(crate) struct Config {
     pub(crate) notices: Vec<String>,
 }
 
-/// One mistake in the configuration: where, which value, what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mistake {
-    /// `--flag`, or `file: field`.
-    pub(crate) origin: String,
-    /// The value as given; empty when it is missing.
-    pub(crate) value: String,
-    /// What is allowed instead.
-    pub(crate) problem: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.value.is_empty() {
-            write!(f, "{}: {}", self.origin, self.problem)
-        } else {
-            write!(f, "{}: {:?}: {}", self.origin, self.value, self.problem)
-        }
-    }
-}
-
-/// Collects mistakes while values are read, so that one does not hide the next.
-#[derive(Debug, Default)]
-pub(crate) struct Mistakes {
-    list: Vec<Mistake>,
-    notices: Vec<String>,
-}
-
-impl Mistakes {
-    /// Notes a mistake.
-    pub(crate) fn add(&mut self, origin: impl Into<String>, value: impl ToString, problem: impl Into<String>) {
-        self.list.push(Mistake { origin: origin.into(), value: value.to_string(), problem: problem.into() });
-    }
-
-    /// Notes what is no mistake, but worth to be said once.
-    pub(crate) fn notice(&mut self, text: impl Into<String>) {
-        self.notices.push(text.into());
-    }
-
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.list.len()
-    }
-
-    /// The value, or its error noted.
-    pub(crate) fn check<T, E: ToString>(&mut self, origin: &str, value: &str, parsed: Result<T, E>) -> Option<T> {
-        parsed.map_err(|error| self.add(origin, value, error.to_string())).ok()
-    }
-}
-
 impl Config {
     /// Checks flags and the files they name.
     ///
     /// # Errors
     /// All mistakes; nothing on the node was changed.
     pub(crate) fn load(args: &AgentArgs) -> Result<Self, Vec<Mistake>> {
-        let mut mistakes = Mistakes::default();
-        let path = args.proxy.kube_proxy_config.as_deref();
-        let document = path.and_then(|path| KubeProxyDocument::read(path, &mut mistakes)).unwrap_or_default();
-        let mut settings = Settings::resolve(&args.given, &document, &mut mistakes);
-        refuse(args, &mut mistakes);
-        let servers = servers::read(&args.given, &mut settings, &mut mistakes);
-        let log = servers::log(&settings, &mut mistakes);
-        let file = KubeProxyFile::of(document);
-
-        let components = mistakes.check("--components", &args.components, Components::parse(&args.components));
-        // With a mistake in the list all parts are checked, so that their mistakes are not hidden.
-        let components = components.unwrap_or(Components::ALL);
-        let access = kube_access(args, &file);
-        let source = source(args, access.clone(), &mut mistakes);
-        let node_name = node_name(args, &file, &mut settings, &mut mistakes);
-        let proxy = proxy::read(args, &file, &mut mistakes);
-        let overlay = if components.overlay { overlay::read(args, access, &mut mistakes) } else { None };
-
-        match (source, node_name, proxy, servers, overlay) {
-            (Some(source), Some(node_name), Some(proxy), Some(servers), overlay) if mistakes.list.is_empty() => {
-                Ok(Self {
-                    node_name,
-                    components,
-                    source,
-                    proxy,
-                    overlay,
-                    servers,
-                    log,
-                    oom_score_adj: settings.whole("oomScoreAdj"),
-                    paths: args.paths.clone(),
-                    settings,
-                    notices: mistakes.notices,
-                })
-            }
-            _ => Err(mistakes.list),
-        }
+        Outline::read(args).complete(args)
     }
 
     /// Logs the effective configuration, a line a part.
@@ -250,6 +168,8 @@ fn comma_list(text: &str) -> Vec<String> {
     text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
+#[cfg(test)]
+mod drop_in;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

@@ -22,6 +22,7 @@ weft agent --print-config            # with the flags the agent gets; -o json fo
 * A flag wins over the file. (kube-proxy ignores most flags when it has a file; Weft says in its log where the two differ.)
 * flanneld's flags can be given in the environment: `FLANNELD_IFACE=eth0` is `--iface=eth0`. The command line wins.
 * `-iface=eth0` and `--ip_masq`, which Go understands, are understood here too.
+* Every flag of flanneld and of kube-proxy on Linux is accepted. One that has no meaning here does nothing, and the log says so.
 * Unknown fields of the file are warned of, with file and line. Impossible values are told all together, with exit code 2.
 * The files are watched. `nodePortAddresses` (unless that turns 127.0.0.1 on or off), `iptables.syncPeriod`,
   `nftables.syncPeriod` and `logging.verbosity` take effect at once. Everything else, and `net-conf.json`, needs a restart,
@@ -72,7 +73,7 @@ fn document() -> String {
     for (flag, instead) in DEPRECATED {
         let _ = writeln!(text, "| `--{flag}` | `{instead}` |");
     }
-    let _ = writeln!(text, "\n## Flags that are refused\n\n| flag | why |\n|---|---|");
+    let _ = writeln!(text, "\n## Flags that are refused\n\nkube-proxy's on Windows.\n\n| flag | why |\n|---|---|");
     for (flag, _, why) in REFUSED {
         let _ = writeln!(text, "| `--{flag}` | {why} |");
     }

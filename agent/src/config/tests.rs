@@ -1,11 +1,9 @@
 use std::{collections::BTreeSet, fs, net::IpAddr, time::Duration};
 
-use clap::Parser;
-
 use weft_proxy::{conntrack::ConntrackParameters, model::NodeIps};
 
 use super::{Config, Mistake, ProxyMode, SourceKind};
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Command};
 
 /// A directory with everything a good configuration needs.
 pub(super) struct Files(tempfile::TempDir);
@@ -35,8 +33,9 @@ impl Files {
         args.retain(|given| given.split('=').next() != Some(flag));
         args.retain(|given| !extra.iter().any(|new| new.split('=').next() == given.split('=').next()));
         args.extend(extra);
-        let Command::Agent(args) = Cli::try_parse_from(args).unwrap().command else { unreachable!() };
-        Config::load(&args)
+        let words = args.into_iter().map(Into::into);
+        let Command::Agent(args) = cli::parse_from(words).unwrap().command else { unreachable!() };
+        Config::load(&args.agent)
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use weft_overlay::OverlayStatus;
 
 use crate::{metrics::Metrics, services};
-pub(crate) use listen::{Listening, serve};
+pub(crate) use listen::{Listening, Servers};
 pub(crate) use node::NodeEligibility;
 
 /// What health is told from.
@@ -74,17 +74,30 @@ impl Health {
         let now = Timestamp::now();
         let (ok, body) = match path {
             "/healthz" => {
-                let (ok, report) = self.report(Some(self.node.is_eligible()), now);
+                let eligible = self.node.is_eligible();
+                let (ok, report) = self.report(Some(eligible), now);
                 self.metrics.healthz_answered(ok);
+                if self.services.is_some() {
+                    self.metrics.checked("healthz", "proxy", report.healthy);
+                    self.metrics.checked("healthz", "node", eligible);
+                }
                 (ok, serde_json::to_vec(&report))
             }
             "/livez" => {
                 let (ok, report) = self.report(None, now);
                 self.metrics.livez_answered(ok);
+                if self.services.is_some() {
+                    self.metrics.checked("livez", "proxy", ok);
+                }
                 (ok, serde_json::to_vec(&report))
             }
             "/readyz" => {
                 let readiness = self.readiness();
+                for (part, ready) in [("proxy", readiness.proxy), ("overlay", readiness.overlay)] {
+                    if let Some(ready) = ready {
+                        self.metrics.checked("readyz", part, ready);
+                    }
+                }
                 (readiness.ready, serde_json::to_vec(&readiness))
             }
             _ => return response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".into()),

@@ -3,9 +3,11 @@
 //! What happens is counted where it happens; what only is, is looked at when somebody asks.
 
 pub(crate) mod cni;
+mod pages;
 mod process;
 mod scrape;
 mod server;
+mod slis;
 mod text;
 
 use std::time::Duration;
@@ -17,8 +19,10 @@ use prometheus_client::{
 use std::sync::atomic::AtomicU64;
 use weft_proxy::model::{IpFamily, ObjectKind};
 
+pub(crate) use pages::About;
 pub(crate) use scrape::Scraped;
 pub(crate) use server::{Exposed, router};
+use slis::HealthChecks;
 
 /// Labels of one series.
 type Labels = Vec<(&'static str, String)>;
@@ -37,17 +41,26 @@ pub(crate) struct Metrics {
     last_queued: Seconds,
     service_changes: Counter,
     endpoint_changes: Counter,
+    programming: Histograms,
     healthz: Counters,
     livez: Counters,
     conntrack: Histograms,
     conntrack_deleted: Counters,
     cni_add: Histograms,
     scraped: scrape::Families,
+    /// Those of `/metrics/slis`, with a registry of their own.
+    health_checks: HealthChecks,
 }
 
 /// kube-proxy's buckets: from 1 ms, doubling.
 fn seconds() -> Histogram {
     Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)))
+}
+
+/// kube-proxy's buckets of the network programming latency: finer where its service level is.
+fn long_seconds() -> Histogram {
+    let steps = |from: u16, to: u16, step| (from..=to).step_by(step).map(f64::from);
+    Histogram::new([0.25, 0.5].into_iter().chain(steps(1, 59, 1)).chain(steps(60, 115, 5)).chain(steps(120, 300, 30)))
 }
 
 impl Default for Metrics {
@@ -69,6 +82,7 @@ impl Metrics {
             last_queued: Seconds::default(),
             service_changes: Counter::default(),
             endpoint_changes: Counter::default(),
+            programming: Histograms::new_with_constructor(long_seconds),
             healthz: Counters::default(),
             livez: Counters::default(),
             conntrack: histograms(),
@@ -76,6 +90,7 @@ impl Metrics {
             cni_add: histograms(),
             scraped: scrape::Families::register(&mut registry),
             registry: Registry::default(),
+            health_checks: HealthChecks::new(),
         };
         metrics.register(registry)
     }
@@ -97,6 +112,12 @@ impl Metrics {
         kube_proxy.register(name, "Changes of Services", self.service_changes.clone());
         let name = "sync_proxy_rules_endpoint_changes";
         kube_proxy.register(name, "Changes of EndpointSlices", self.endpoint_changes.clone());
+        let name = "network_programming_duration_seconds";
+        kube_proxy.register(
+            name,
+            "Time from a change in the cluster until the kernel has it",
+            self.programming.clone(),
+        );
         kube_proxy.register("proxy_healthz", "Answers of /healthz, by code", self.healthz.clone());
         kube_proxy.register("proxy_livez", "Answers of /livez, by code", self.livez.clone());
         let name = "conntrack_reconciler_sync_duration_seconds";
@@ -138,6 +159,11 @@ impl Metrics {
         counter.inc_by(count as u64);
     }
 
+    /// A change of endpoints is in force, so long after it happened in the cluster.
+    pub(crate) fn programmed(&self, family: IpFamily, after: Duration) {
+        self.programming.get_or_create(&by_family(family)).observe(after.as_secs_f64());
+    }
+
     /// Stale UDP flows were looked for.
     pub(crate) fn conntrack_cleaned(&self, family: IpFamily, took: Duration, deleted: u64) {
         self.conntrack.get_or_create(&by_family(family)).observe(took.as_secs_f64());
@@ -158,6 +184,11 @@ impl Metrics {
     /// `/livez` was answered.
     pub(crate) fn livez_answered(&self, ok: bool) {
         self.livez.get_or_create(&by_code(ok)).inc();
+    }
+
+    /// For `/metrics/slis`: a part was looked at for an answer of `endpoint`, which is `healthz`, `livez` or `readyz`.
+    pub(crate) fn checked(&self, endpoint: &str, part: &str, ok: bool) {
+        self.health_checks.done(endpoint, part, ok);
     }
 
     /// All metrics in OpenMetrics text.

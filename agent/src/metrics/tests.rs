@@ -20,6 +20,7 @@ fn everything() -> (Metrics, Scraped) {
     metrics.synced(Duration::from_millis(1), false, true);
     metrics.changed(ObjectKind::Service, 2);
     metrics.changed(ObjectKind::EndpointSlice, 3);
+    metrics.programmed(IpFamily::V4, Duration::from_millis(900));
     metrics.healthz_answered(true);
     metrics.livez_answered(false);
     metrics.conntrack_cleaned(IpFamily::V4, Duration::from_millis(1), 4);
@@ -59,6 +60,8 @@ fn kube_proxys_names_and_labels() {
         "kubeproxy_sync_partial_proxy_rules_duration_seconds_bucket{le=\"0.001\",ip_family=\"IPv4\"} 1",
         "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"16.384\",ip_family=\"IPv4\"} 2",
         "kubeproxy_sync_proxy_rules_service_changes_total 2",
+        "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.5\",ip_family=\"IPv4\"} 0",
+        "kubeproxy_network_programming_duration_seconds_bucket{le=\"1.0\",ip_family=\"IPv4\"} 1",
         "kubeproxy_sync_proxy_rules_endpoint_changes_total 3",
         "kubeproxy_sync_proxy_rules_service_changes_pending 0",
         "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
@@ -91,8 +94,16 @@ curl -s http://127.0.0.1:10249/metrics
 ```
 
 Those that start with `kubeproxy_` are kube-proxy's, with its names, types, labels and buckets; both address families are
-written in one step, so that their times are the same. Not there are those of iptables rules and packets, of Go, of the API
-client, and `network_programming_duration_seconds`. A sample of each:
+written in one step, so that their times are the same. `network_programming_duration_seconds` begins where kube-proxy's does,
+at the time in the EndpointSlice's annotation `endpoints.kubernetes.io/last-change-trigger-time`, and ends when the kernel has
+the change. Not there are those of iptables rules and packets, of Go, and of the API client; nor `kubernetes_build_info`, since
+alerts compare it with Kubernetes' own version.
+
+The same server answers `/metrics/slis` with `kubernetes_healthcheck` and `kubernetes_healthchecks_total`: how the checks of
+each part (`name`) went that `/healthz`, `/livez` and `/readyz` (`type`) were asked for. `/statusz` says since when the agent
+runs, `/flagz` with which flags, `/configz` with which configuration, `/proxyMode` in which mode.
+
+A sample of each:
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -3,11 +3,14 @@
 //! Owns the planner and the data planes. Everything happens on one thread, in order: take what is ready, plan,
 //! apply. Nothing is written before every kind was listed completely.
 
+mod answers;
+mod handle;
 mod health;
 pub(crate) mod health_checks;
 mod measure;
 mod node;
 mod planes;
+mod programming;
 pub(crate) mod removals;
 mod takeover;
 mod udp;
@@ -18,37 +21,37 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 use weft_proxy::{
-    dataplane::MapFill,
     model::{IpFamily, ObjectKind},
     plan::{Change, PacketSettings, Planner},
 };
 
 use crate::{
     allocator,
-    config::{NodePortAddresses, ProxyConfig},
+    config::ProxyConfig,
     data_planes::Chosen,
     events::MOMENT,
     metrics::Metrics,
     source::SourceEvent,
-    status::{MapStatus, ParameterStatus, ProxyStatus, RejectedObject, ServiceStatus},
-    trace::{Mode, Rules, Snapshot},
+    status::{ParameterStatus, RejectedObject},
 };
+use handle::Input;
+pub(crate) use handle::{Handle, Report};
 pub(crate) use health::Health;
 use health::UntilEnd;
 use health_checks::{Publisher, Served};
 pub(crate) use measure::Measured;
 use node::NodeSettings;
 use planes::Planes;
+use programming::Programming;
 use takeover::Takeover;
 use udp::UdpCleanUp;
 
@@ -57,84 +60,6 @@ const BATCH: usize = 10_000;
 
 /// How often the data planes are asked whether their kernel objects are still there, if nobody says that some are gone.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
-
-enum Input {
-    Source(SourceEvent),
-    NodeAddresses(BTreeSet<IpAddr>),
-    NodePortAddresses(NodePortAddresses),
-    RulesRemoved,
-    Report(oneshot::Sender<Report>),
-    Measure(oneshot::Sender<Measured>),
-    List { service: Option<String>, reply: oneshot::Sender<Vec<ServiceStatus>> },
-    Snapshot(oneshot::Sender<Snapshot>),
-}
-
-/// Speaks to the Services thread, which ends with the last handle.
-#[derive(Clone)]
-pub(crate) struct Handle(Sender<Input>);
-
-/// What the thread says of itself.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Report {
-    /// For `weft status`.
-    pub(crate) proxy: ProxyStatus,
-    /// Whether every kind was listed completely.
-    pub(crate) source_synced: bool,
-    /// Objects that were skipped.
-    pub(crate) rejected: Vec<RejectedObject>,
-    /// What keeps the source from being up to date.
-    pub(crate) source_warnings: Vec<String>,
-}
-
-impl Handle {
-    /// Passes on what a source says; `false` when the thread has ended.
-    pub(crate) fn source_event(&self, event: SourceEvent) -> bool {
-        self.0.send(Input::Source(event)).is_ok()
-    }
-
-    /// Sets the addresses of the node's interfaces; `false` when the thread has ended.
-    pub(crate) fn node_addresses(&self, addresses: BTreeSet<IpAddr>) -> bool {
-        self.0.send(Input::NodeAddresses(addresses)).is_ok()
-    }
-
-    /// Accepts NodePorts at other addresses; `false` when the thread has ended.
-    pub(crate) fn node_port_addresses(&self, allowed: NodePortAddresses) -> bool {
-        self.0.send(Input::NodePortAddresses(allowed)).is_ok()
-    }
-
-    /// Packet rules were removed, by whomever: whether ours are there is to be looked at now; `false` when the thread has ended.
-    pub(crate) fn rules_removed(&self) -> bool {
-        self.0.send(Input::RulesRemoved).is_ok()
-    }
-
-    /// All Services, or one by `namespace/name`; `None` when the thread has ended.
-    pub(crate) async fn list(&self, service: Option<String>) -> Option<Vec<ServiceStatus>> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Input::List { service, reply }).ok()?;
-        answer.await.ok()
-    }
-
-    /// What is planned now, for a trace; `None` when the thread has ended.
-    pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Input::Snapshot(reply)).ok()?;
-        answer.await.ok()
-    }
-
-    /// Numbers for metrics; `None` when the thread has ended.
-    pub(crate) async fn measure(&self) -> Option<Measured> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Input::Measure(reply)).ok()?;
-        answer.await.ok()
-    }
-
-    /// How things stand; `None` when the thread has ended.
-    pub(crate) async fn report(&self) -> Option<Report> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Input::Report(reply)).ok()?;
-        answer.await.ok()
-    }
-}
 
 /// What the thread works with.
 pub(crate) struct Parts {
@@ -174,6 +99,7 @@ pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handl
         _until_end: UntilEnd(Arc::clone(&health)),
         health,
         metrics,
+        programming: Programming::new(SystemTime::now()),
         late,
         conntrack,
         unlisted: BTreeSet::from([ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node]),
@@ -206,6 +132,7 @@ struct Worker {
     health: Arc<Health>,
     _until_end: UntilEnd,
     metrics: Arc<Metrics>,
+    programming: Programming,
     late: Box<dyn Fn(Duration) + Send>,
     conntrack: Vec<ParameterStatus>,
     /// Kinds of which no full list came yet.
@@ -307,6 +234,7 @@ impl Worker {
 
     fn bring_up_to_date(&mut self) {
         let changed = self.planner.take_changes();
+        self.programming.begun(self.planner.take_endpoints_changes());
         self.node.follow(&mut self.planner, &mut self.planes);
         self.planes.ports_changed(&changed);
         let is_time = std::mem::take(&mut self.check_now) || self.last_check.elapsed() >= CHECK_EVERY;
@@ -336,6 +264,7 @@ impl Worker {
 
     /// What may only follow once the kernel leads new connections to where they belong.
     fn in_sync(&mut self) {
+        self.programming.done(&self.metrics);
         if let Some(waited) = self.health.updated().filter(|waited| *waited >= MOMENT) {
             (self.late)(waited);
         }
@@ -351,65 +280,6 @@ impl Worker {
         }
         self.udp.run(&mut self.planner, &self.metrics);
     }
-
-    fn answer(&self, question: Input) {
-        match question {
-            Input::Report(reply) => {
-                let _ = reply.send(self.report());
-            }
-            Input::Measure(reply) => {
-                let _ = reply.send(measure::measure(&self.planner, &self.planes));
-            }
-            Input::List { service, reply } => {
-                let _ = reply.send(view::services(&self.planner, &self.planes, service.as_deref()));
-            }
-            Input::Snapshot(reply) => {
-                let _ = reply.send(self.snapshot());
-            }
-            Input::Source(_) | Input::NodeAddresses(_) | Input::NodePortAddresses(_) | Input::RulesRemoved => {}
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mode = match self.planes.name() {
-            "ebpf" => Mode::Ebpf,
-            "iptables" => Mode::Iptables,
-            _ => Mode::Nftables,
-        };
-        let local_traffic = self.node.local_traffic().unwrap_or_else(|| self.packets.local_traffic.clone());
-        let packets = PacketSettings { local_traffic, ..self.packets.clone() };
-        let rules = Rules { mode, second_line: self.second_line, packets };
-        Snapshot { desired: self.planner.desired().clone(), rules, error: self.planes.error() }
-    }
-
-    fn report(&self) -> Report {
-        let counts = self.planner.counts();
-        let proxy = ProxyStatus {
-            mode: self.planes.name().to_owned(),
-            synced: self.last_sync.is_some() && self.planes.error().is_none(),
-            services: counts.services,
-            service_ports: counts.service_ports,
-            endpoints: counts.endpoints,
-            last_sync: self.last_sync.map(|time| format!("{time:.3}")),
-            last_error: self.planes.error(),
-            repairs: self.repairs,
-            maps: self.planes.fill().into_iter().map(map_status).collect(),
-            health_checks: self.health_checks.status(),
-            conntrack: self.conntrack.clone(),
-            kube_proxy: self.takeover.left(),
-        };
-        let rejected = self.planner.rejected().map(|error| RejectedObject {
-            object: error.object.to_string(),
-            reason: format!("{}: {}", error.field, error.problem),
-        });
-        let left_out = self.planner.warnings().map(|warning| RejectedObject {
-            object: warning.object.to_string(),
-            reason: format!("{}: {}", warning.field, warning.problem),
-        });
-        let rejected = self.unreadable.iter().cloned().chain(rejected).chain(left_out).collect();
-        let source_warnings = self.source_trouble.values().cloned().collect();
-        Report { proxy, source_synced: self.unlisted.is_empty(), rejected, source_warnings }
-    }
 }
 
 fn kind_of(change: &Change) -> ObjectKind {
@@ -417,11 +287,6 @@ fn kind_of(change: &Change) -> ObjectKind {
         Change::Apply(object) => object.reference().kind,
         Change::Delete(reference) => reference.kind,
     }
-}
-
-fn map_status(fill: MapFill) -> MapStatus {
-    let MapFill { name, used, capacity: max, flag } = fill;
-    MapStatus { name: name.to_owned(), used, max, flag: flag.map(str::to_owned) }
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@ use std::{
 
 use tracing::{error, info, warn};
 use weft_proxy::{
-    dataplane::{Changed, DataPlane, DataPlaneError, Desired, EndpointConnections, MapFill},
+    dataplane::{Changed, DataPlane, Desired, EndpointConnections, MapFill},
     plan::PlanKey,
 };
+
+use crate::causes;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -122,7 +124,7 @@ impl Planes {
         for plane in self.0.iter_mut().filter(|plane| plane.failure.is_none() && !plane.pending.is_anything()) {
             match plane.plane.catch_up(desired) {
                 Ok(did) => more |= did,
-                Err(error) => plane.failed(explained(&error)),
+                Err(error) => plane.failed(causes::explained(&error)),
             }
         }
         more
@@ -184,7 +186,7 @@ impl Plane {
         for changed in self.pending.take() {
             wrote = true;
             if let Err(error) = self.plane.apply(desired, &changed) {
-                self.failed(explained(&error));
+                self.failed(causes::explained(&error));
                 return true;
             }
         }
@@ -201,12 +203,6 @@ impl Plane {
         self.pending = Pending { everything: true, ..Pending::default() };
         self.failure = Some(Failure { message, delay, retry_at: Instant::now() + delay });
     }
-}
-
-/// The error with its causes; some print the first of them already.
-fn explained(error: &DataPlaneError) -> String {
-    let causes = std::iter::successors(error.source.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Pending {

@@ -13,8 +13,8 @@ use weft_netlink::{Netlink, NftQuery};
 
 use super::{client, write_out};
 use crate::{
-    cli::{CleanupArgs, ConfigFormat},
-    privileges,
+    cli::{CleanupArgs, Output},
+    privileges::{self, Capability},
     status::Status,
 };
 
@@ -44,14 +44,14 @@ struct Report {
 
 /// Exit code 1 when it refuses, or something could not be removed.
 pub(crate) fn main(args: &CleanupArgs) -> ExitCode {
-    let missing = privileges::missing();
+    let missing = privileges::missing(&[Capability::NetAdmin]);
     let report = match missing.is_empty() {
         true => work(args).unwrap_or_else(|error| failure(args, format!("{error:#}"))),
         false => failure(args, missing.join("; ")),
     };
-    let text = match args.agent.instead.output {
-        ConfigFormat::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
-        ConfigFormat::Yaml => render(&report),
+    let text = match args.legacy.output {
+        Output::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
+        Output::Table => render(&report),
     };
     let written = write_out(&text);
     if report.refused.is_empty() && report.failed.is_empty() { written } else { ExitCode::FAILURE }

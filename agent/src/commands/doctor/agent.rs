@@ -23,6 +23,7 @@ pub(super) fn check(status: Result<&Status, &str>) -> Vec<Finding> {
         true => Finding::ok(AREA, "agent", format!("{} runs as {} and is ready", status.version, status.node)),
         false => Finding::problem(AREA, "agent", "not ready", "see what follows, `weft status` and the agent's log"),
     }];
+    findings.extend(servers(status));
     findings.extend(overlay(status));
     findings.extend(services(status));
     findings.extend(source(status));
@@ -39,6 +40,13 @@ pub(super) fn check(status: Result<&Status, &str>) -> Vec<Finding> {
         )
     }));
     findings
+}
+
+/// What to do about them is in the message: it depends on who has the port.
+fn servers(status: &Status) -> Vec<Finding> {
+    let failed = status.servers.iter().filter_map(|server| server.error.as_ref());
+    let advice = "the agent tries again every 5 s; probes and Prometheus do not reach it before";
+    failed.map(|error| Finding::problem(AREA, "servers", error, advice)).collect()
 }
 
 fn overlay(status: &Status) -> Vec<Finding> {
@@ -129,7 +137,7 @@ fn source(status: &Status) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Verdict, *};
-    use crate::status::{ProxyStatus, RejectedObject, SourceStatus};
+    use crate::status::{ProxyStatus, RejectedObject, ServerStatus, SourceStatus};
 
     fn status() -> Status {
         Status {
@@ -138,6 +146,7 @@ mod tests {
             ready: true,
             uptime_seconds: 1,
             components: Vec::new(),
+            servers: Vec::new(),
             overlay: None,
             proxy: Some(ProxyStatus { synced: true, ..ProxyStatus::default() }),
             configuration: crate::status::ConfigStatus::default(),
@@ -164,6 +173,11 @@ mod tests {
         assert_eq!(found(reject), [("object", Verdict::Warning)]);
         assert_eq!(found(|s| s.source.as_mut().unwrap().warnings.push("away".into())), [("source", Verdict::Warning)]);
         assert_eq!(found(|s| s.configuration.mistakes.push("bad".into())), [("configuration", Verdict::Problem)]);
+        let taken = |status: &mut Status| {
+            let error = Some("cannot serve health".to_owned());
+            status.servers = vec![ServerStatus { name: "health".to_owned(), address: String::new(), error }];
+        };
+        assert_eq!(found(taken), [("servers", Verdict::Problem)]);
         assert_eq!(check(Err("no agent answers\nIs it"))[0].verdict, Verdict::Note);
     }
 

@@ -1,8 +1,8 @@
 //! The API server: whether it answers, whether its clock and ours agree, and what it lets us do.
 
-use std::{env, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, env, net::IpAddr, time::Duration};
 
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Request, Response, StatusCode, Uri, header};
 use jiff::{Timestamp, fmt::rfc2822};
 use kube::{Client, client::Body};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::{
     Context,
     finding::{Area, Finding},
 };
-use crate::{config::KubeAccess, source};
+use crate::{commands::client, source, status::ServiceStatus};
 
 const AREA: Area = Area::Api;
 
@@ -34,7 +34,8 @@ const RBAC: &str = "apply manifests/rbac.yaml, and run this as the agent's servi
 /// All of them, and the other nodes' addresses if they were listed. Nothing where the objects come from elsewhere.
 pub(super) fn check(context: &Context) -> (Vec<Finding>, Vec<(String, IpAddr)>) {
     let from_elsewhere = context.status.as_ref().and_then(|status| status.source.as_ref());
-    let asked = context.args.kube.kubeconfig.is_some() || context.args.kube.master.is_some();
+    let access = &context.outline.access;
+    let asked = access.kubeconfig.is_some() || access.master.is_some();
     if !asked && from_elsewhere.is_some_and(|source| source.kind != "kube") {
         return (Vec::new(), Vec::new());
     }
@@ -43,27 +44,29 @@ pub(super) fn check(context: &Context) -> (Vec<Finding>, Vec<(String, IpAddr)>) 
         Ok(runtime) => runtime,
         Err(error) => return (vec![Finding::note(AREA, "api", format!("not asked: {error}"))], others),
     };
-    let findings = runtime.block_on(ask(context, &mut others));
+    let services = service_addresses(context);
+    let findings = runtime.block_on(ask(context, services, &mut others));
     (findings, others)
 }
 
-async fn ask(context: &Context, others: &mut Vec<(String, IpAddr)>) -> Vec<Finding> {
-    let flags = &context.args.kube;
-    let access =
-        KubeAccess { kubeconfig: flags.kubeconfig.clone(), master: flags.master.clone(), ..KubeAccess::default() };
-    let (client, url) = match source::kube::connect(&access).await {
+/// `services`: addresses of the API server's own Service, as far as they are known without it.
+async fn ask(context: &Context, mut services: BTreeSet<IpAddr>, others: &mut Vec<(String, IpAddr)>) -> Vec<Finding> {
+    let (client, url) = match source::kube::connect(&context.outline.access).await {
         Ok(connected) => connected,
         Err(error) => {
             let note = Finding::note(AREA, "api", error.to_string());
             return vec![note.advise("give --kubeconfig, so that the API server can be looked at too")];
         }
     };
-    let cluster_ip = env::var("KUBERNETES_SERVICE_HOST").ok();
+    let answer = get(&client, "/version").await;
+    if answer.is_ok() {
+        services.extend(own_service(&client).await);
+    }
     // What the agent uses matters, if that is known.
     let in_use =
         context.status.as_ref().and_then(|status| status.source.as_ref()).map_or(&url, |source| &source.location);
-    let mut findings: Vec<Finding> = last_resort(in_use, cluster_ip.as_deref()).into_iter().collect();
-    let answer = match get(&client, "/version").await {
+    let mut findings: Vec<Finding> = last_resort(in_use, &services).into_iter().collect();
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
             let advice = "traffic goes on; look at the network to the API server, its address, and the credentials";
@@ -80,7 +83,7 @@ async fn ask(context: &Context, others: &mut Vec<(String, IpAddr)>) -> Vec<Findi
             Err(error) => Finding::problem(AREA, "rbac", format!("list {resource}: {error}"), RBAC),
         });
     }
-    let nodes = nodes(&client).await;
+    let nodes = list(&client, "/api/v1/nodes").await;
     if let Some(nodes) = &nodes {
         findings.push(pod_cidr(nodes, &context.node));
         findings.extend(shared_cidrs(nodes));
@@ -97,11 +100,33 @@ async fn get(client: &Client, path: &str) -> Result<Response<Body>, String> {
     }
 }
 
-/// Weft must not need its own Services to reach the API server (design section 6).
-fn last_resort(url: &str, cluster_ip: Option<&str>) -> Option<Finding> {
-    let host = url.split("//").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
-    (Some(host) == cluster_ip).then(|| {
+/// Addresses of the Service `kubernetes`, by the environment of a pod and by what the agent serves.
+fn service_addresses(context: &Context) -> BTreeSet<IpAddr> {
+    let of_pod = env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+    let path = "/services?service=default/kubernetes";
+    let served = client::get::<Vec<ServiceStatus>>(&context.args.agent.paths.run_dir, path).unwrap_or_default();
+    let frontends = served.into_iter().flat_map(|port| port.frontends);
+    of_pod.into_iter().chain(frontends.filter_map(|frontend| frontend.address)).collect()
+}
+
+/// The same as the API server has it; listed, for that is what the agent may do.
+async fn own_service(client: &Client) -> Vec<IpAddr> {
+    let path = "/api/v1/namespaces/default/services?fieldSelector=metadata.name%3Dkubernetes";
+    let Some(services) = list(client, path).await else { return Vec::new() };
+    let ips = services.iter().flat_map(|service| service["spec"]["clusterIPs"].as_array().into_iter().flatten());
+    ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect()
+}
+
+/// Weft must not need its own Services to reach the API server (design section 6). `services`: where its Service is.
+fn last_resort(url: &str, services: &BTreeSet<IpAddr>) -> Option<Finding> {
+    let url_read: Uri = url.parse().ok()?;
+    let host = url_read.host()?.trim_matches(['[', ']']);
+    // Names of Services need the cluster's DNS too, which is one of them.
+    let is_service = match host.parse::<IpAddr>() {
+        Ok(address) => services.contains(&address),
+        Err(_) => host.starts_with("kubernetes.default"),
+    };
+    is_service.then(|| {
         Finding::warning(
             AREA,
             "api-address",
@@ -140,13 +165,13 @@ fn listed(resource: &str, status: StatusCode) -> Finding {
     }
 }
 
-/// All Nodes; `None` if they cannot be listed, which is told elsewhere.
-async fn nodes(client: &Client) -> Option<Vec<Value>> {
-    let answer = get(client, "/api/v1/nodes").await.ok().filter(|answer| answer.status().is_success())?;
+/// What a list has; `None` if it cannot be had, which is told elsewhere.
+async fn list(client: &Client, path: &str) -> Option<Vec<Value>> {
+    let answer = get(client, path).await.ok().filter(|answer| answer.status().is_success())?;
     let body = answer.into_body().collect_bytes().await.ok()?;
     let mut list: Value = serde_json::from_slice(&body).ok()?;
     match list["items"].take() {
-        Value::Array(nodes) => Some(nodes),
+        Value::Array(items) => Some(items),
         _ => None,
     }
 }
@@ -206,16 +231,19 @@ mod tests {
 
     #[test]
     fn the_services_address_is_the_last_resort() {
+        let services = ["10.96.0.1", "fd00::1"].map(|address| address.parse().unwrap()).into();
         for (url, warned) in [
             ("https://10.96.0.1:443/", true),
             ("https://10.96.0.1", true),
+            ("https://[fd00:0::1]:443/", true),
+            ("https://[fd00::1]", true),
+            ("https://kubernetes.default.svc/", true),
             ("https://192.0.2.1:6443/", false),
-            ("https://[fd00::1]:443/", false),
+            ("https://api.example.com:6443/", false),
         ] {
-            assert_eq!(last_resort(url, Some("10.96.0.1")).is_some(), warned, "{url}");
+            assert_eq!(last_resort(url, &services).is_some(), warned, "{url}");
         }
-        assert!(last_resort("https://[fd00::1]:443/", Some("fd00::1")).is_some());
-        assert!(last_resort("https://10.96.0.1/", None).is_none());
+        assert!(last_resort("https://10.96.0.1/", &BTreeSet::new()).is_none());
     }
 
     #[test]

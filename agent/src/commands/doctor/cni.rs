@@ -20,7 +20,7 @@ const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
 
 /// All of them.
 pub(super) fn check(context: &Context) -> Vec<Finding> {
-    let paths = &context.args.paths;
+    let paths = &context.args.agent.paths;
     let mut findings: Vec<Finding> =
         [&paths.cni_conf_dir, &paths.cni_bin_dir].into_iter().map(|directory| writable(directory)).collect();
     let names = fs::read_dir(&paths.cni_conf_dir).into_iter().flatten().flatten();

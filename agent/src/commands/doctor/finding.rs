@@ -8,6 +8,8 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Area {
+    /// Flags and files of the agent.
+    Configuration,
     /// What the kernel can, and what this process may.
     Kernel,
     /// Parameters of the kernel.
@@ -99,13 +101,17 @@ pub(crate) fn render(findings: &[Finding]) -> String {
             let _ = writeln!(text, "  {:<8} -> {advice}", "");
         }
     }
-    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    let _ = writeln!(text, "{} problems, {} warnings", count(Verdict::Problem), count(Verdict::Warning));
+    let count = |verdict, what: &str| {
+        let count = findings.iter().filter(|finding| finding.verdict == verdict).count();
+        format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    };
+    let _ = writeln!(text, "{}, {}", count(Verdict::Problem, "problem"), count(Verdict::Warning, "warning"));
     text
 }
 
 fn title(area: Area) -> &'static str {
     match area {
+        Area::Configuration => "Configuration",
         Area::Kernel => "Kernel",
         Area::Sysctls => "Kernel parameters",
         Area::Ports => "Ports",
@@ -136,7 +142,7 @@ Kernel
 Ports
   WARNING  port: taken
            -> free it
-1 problems, 1 warnings
+1 problem, 1 warning
 ";
         assert_eq!(render(&findings), expected);
         let json = serde_json::to_value(&findings[1]).unwrap();

@@ -13,7 +13,7 @@ use super::{
     Context,
     finding::{Area, Finding},
 };
-use crate::{cgroup, commands::programs, privileges};
+use crate::{cgroup, commands::programs, config::ProxyMode, privileges};
 
 const AREA: Area = Area::Kernel;
 
@@ -23,14 +23,14 @@ const EBPF_SINCE: (u32, u32) = (5, 8);
 /// All of them.
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut findings = vec![version(release.trim()), capabilities(&privileges::missing())];
+    let mut findings = vec![version(release.trim()), of_this_process(context)];
     findings.push(bpf(
         Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists(),
         Path::new("/sys/kernel/btf/vmlinux").exists(),
     ));
-    findings.push(cgroup2(context.args.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok)));
+    findings.push(cgroup2(context.args.agent.proxy.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok)));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    findings.push(bpffs(&mounts, &context.args.bpffs));
+    findings.push(bpffs(&mounts, &context.args.agent.proxy.bpffs));
     findings.extend(tried());
     findings.push(nft_program(programs::output("nft", &["--version"])));
     let variants = ["nft", "legacy"].map(|variant| (variant, rules(variant)));
@@ -54,12 +54,25 @@ fn version(release: &str) -> Finding {
     )
 }
 
-fn capabilities(missing: &[String]) -> Finding {
-    if missing.is_empty() {
-        return Finding::ok(AREA, "capabilities", "all that the agent needs");
-    }
+fn of_this_process(context: &Context) -> Finding {
+    let mode = context.outline.proxy.as_ref().map_or(ProxyMode::Best, |proxy| proxy.mode);
+    let components = context.outline.components;
+    let needed = privileges::missing(&privileges::needed(components, mode));
+    let for_the_best = privileges::missing(&privileges::needed(components, ProxyMode::Ebpf));
+    capabilities(&needed, if mode == ProxyMode::Best { &for_the_best } else { &[] })
+}
+
+/// `needed` and `for_the_best` mode are missing.
+fn capabilities(needed: &[&str], for_the_best: &[&str]) -> Finding {
     let advice = "run as root, or in a container with the capabilities of manifests/";
-    Finding::problem(AREA, "capabilities", missing.join("; "), advice)
+    match (needed, for_the_best) {
+        ([], []) => Finding::ok(AREA, "capabilities", "all that the agent needs"),
+        ([], missing) => {
+            let seen = format!("{}, so that there is no ebpf mode", missing.join("; "));
+            Finding::warning(AREA, "capabilities", seen, advice)
+        }
+        (missing, _) => Finding::problem(AREA, "capabilities", missing.join("; "), advice),
+    }
 }
 
 fn bpf(syscall: bool, btf: bool) -> Finding {
@@ -220,7 +233,9 @@ mod tests {
     fn missing_parts_are_said() {
         assert_eq!(bpf(true, false).verdict, Verdict::Note);
         assert_eq!(bpf(false, false).verdict, Verdict::Warning);
-        assert_eq!(capabilities(&["CAP_BPF is missing".to_owned()]).verdict, Verdict::Problem);
+        assert_eq!(capabilities(&["CAP_NET_ADMIN is missing"], &["CAP_BPF is missing"]).verdict, Verdict::Problem);
+        assert_eq!(capabilities(&[], &["CAP_BPF is missing"]).verdict, Verdict::Warning);
+        assert_eq!(capabilities(&[], &[]).verdict, Verdict::Ok);
         assert_eq!(cgroup2(Ok("/nowhere".into())).verdict, Verdict::Problem);
         assert_eq!(cgroup2(Err(anyhow::anyhow!("none"))).verdict, Verdict::Warning);
         assert_eq!(nft_program(None).verdict, Verdict::Warning);

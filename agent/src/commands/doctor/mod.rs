@@ -5,6 +5,7 @@
 mod agent;
 mod api;
 mod cni;
+mod configuration;
 mod finding;
 mod kernel;
 mod leftovers;
@@ -12,13 +13,14 @@ mod paths;
 mod ports;
 mod sysctls;
 
-use std::{fs, process::ExitCode};
+use std::process::ExitCode;
 
 use weft_overlay::OverlayStatus;
 
 use super::{client, write_out};
 use crate::{
     cli::{DoctorArgs, Output},
+    config::Outline,
     status::Status,
 };
 use finding::{Finding, Verdict, render};
@@ -26,6 +28,8 @@ use finding::{Finding, Verdict, render};
 /// What the parts look at.
 struct Context {
     args: DoctorArgs,
+    /// What the flags and the files they name say.
+    outline: Outline,
     /// Name of this node.
     node: String,
     /// What the agent says, if one answers.
@@ -33,6 +37,17 @@ struct Context {
 }
 
 impl Context {
+    /// `answer`: of the agent.
+    fn new(args: DoctorArgs, answer: Option<Status>) -> Self {
+        let outline = Outline::read(&args.agent);
+        let configured = outline.node_name.clone().unwrap_or_default();
+        let node = match (&args.agent.hostname_override, &answer) {
+            (None, Some(status)) => status.node.clone(),
+            _ => configured,
+        };
+        Self { args, outline, node, status: answer }
+    }
+
     /// The pod network of the running agent.
     fn overlay(&self) -> Option<&OverlayStatus> {
         self.status.as_ref()?.overlay.as_ref()
@@ -75,18 +90,14 @@ pub(crate) fn main(args: &DoctorArgs) -> ExitCode {
 }
 
 fn examine(args: DoctorArgs) -> Vec<Finding> {
-    let answer = client::get::<Status>(&args.paths.run_dir, "/status").map_err(|error| error.to_string());
-    let node = match (&answer, &args.hostname_override) {
-        (_, Some(name)) => name.trim().to_lowercase(),
-        (Ok(status), None) => status.node.clone(),
-        (Err(_), None) => host_name(),
-    };
+    let answer = client::get::<Status>(&args.agent.paths.run_dir, "/status").map_err(|error| error.to_string());
     let (status, silence) = match answer {
         Ok(status) => (Some(status), String::new()),
         Err(why) => (None, why),
     };
-    let context = Context { args, node, status };
-    let mut findings = kernel::check(&context);
+    let context = Context::new(args, status);
+    let mut findings = configuration::check(&context);
+    findings.extend(kernel::check(&context));
     findings.extend(sysctls::check(&context));
     findings.extend(ports::check(&context));
     findings.extend(leftovers::check(&context));
@@ -98,9 +109,16 @@ fn examine(args: DoctorArgs) -> Vec<Finding> {
     findings
 }
 
-/// As the agent takes it (kube-proxy.md 14.1).
-fn host_name() -> String {
-    let from_host = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = std::env::var("NODE_NAME").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(from_host);
-    name.trim().to_lowercase()
+#[cfg(test)]
+impl Context {
+    /// With these flags, on a node where no agent answers.
+    fn without_agent(flags: &[&str]) -> Self {
+        use crate::cli::{Command, parse_from};
+
+        let words = ["weft", "doctor"].iter().chain(flags).map(Into::into);
+        match parse_from(words).expect("flags are good").command {
+            Command::Doctor(args) => Self::new(*args, None),
+            other => panic!("{other:?}"),
+        }
+    }
 }

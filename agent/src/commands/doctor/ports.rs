@@ -1,55 +1,68 @@
 //! Ports the agent listens at, or the kernel for it, that somebody else has.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::net::SocketAddr;
 
 use super::{
     Context,
     finding::{Area, Finding},
 };
-use crate::status::HealthCheckStatus;
+use crate::{
+    port_owners::{self, Owner},
+    status::{HealthCheckStatus, ServerStatus},
+};
 
 const AREA: Area = Area::Ports;
 
-/// Names of the agent's process, of which the kernel keeps 15 bytes.
+/// Name of the agent's process.
 const AGENT: &str = "weft";
 
-/// TCP_LISTEN, and the state of a UDP socket that is not connected, as `/proc/net` shows them (include/net/tcp_states.h).
-const LISTENING: &str = "0A";
-const UNCONNECTED: &str = "07";
-
-/// What is listened at, with what for.
-const TCP: [(u16, &str, &str); 2] =
-    [(10256, "health", "--healthz-bind-address"), (10249, "metrics", "--metrics-bind-address")];
-
-/// flannel's port of VXLAN.
+/// The kernel's port of VXLAN, which flannel leaves as it is.
 const VXLAN: u16 = 8472;
 
-/// Who has a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Owner {
-    /// Name of the process; `None`: the kernel, as for a tunnel.
-    process: Option<String>,
-}
+/// What is listened at: the name of the server, its usual port, and the flag for another.
+const SERVERS: [(&str, u16, &str); 2] =
+    [("health", 10256, "--healthz-bind-address"), ("metrics", 10249, "--metrics-bind-address")];
 
 /// All of them.
 pub(super) fn check(context: &Context) -> Vec<Finding> {
-    let listening = |file: &str, state| {
-        let text = ["", "6"].map(|family| fs::read_to_string(format!("/proc/thread-self/net/{file}{family}")));
-        text.into_iter().flatten().flat_map(|text| sockets(&text, state)).collect::<Vec<_>>()
-    };
-    let (tcp, udp) = (listening("tcp", LISTENING), listening("udp", UNCONNECTED));
-    let wanted = |port: u16| TCP.iter().any(|(number, ..)| *number == port) || port == VXLAN;
-    let processes = if tcp.iter().chain(&udp).any(|(port, _)| wanted(*port)) { processes() } else { BTreeMap::new() };
-    let owners = |sockets: &[(u16, u64)], port: u16| -> Vec<Owner> {
-        let found = sockets.iter().filter(|(number, _)| *number == port);
-        found.map(|(_, inode)| Owner { process: processes.get(inode).cloned() }).collect()
-    };
-    let mut findings: Vec<Finding> =
-        TCP.into_iter().map(|(port, what, flag)| tcp_port(port, what, flag, &owners(&tcp, port))).collect();
-    findings.push(vxlan_port(VXLAN, &owners(&udp, VXLAN)));
+    let mut findings = Vec::new();
+    for (server, usual, flag) in SERVERS {
+        if let Some(port) = port(context, server, usual) {
+            findings.push(tcp_port(port, server, flag, &port_owners::tcp(port)));
+        }
+    }
+    if let Some(port) = vxlan(context) {
+        findings.push(vxlan_port(port, &port_owners::udp(port)));
+    }
     let checks = context.status.as_ref().and_then(|status| status.proxy.as_ref()).map(|proxy| &proxy.health_checks[..]);
     findings.extend(health_checks(checks.unwrap_or_default()));
     findings
+}
+
+/// That of the running agent, else the configured one; `None`: there is to be none.
+fn port(context: &Context, server: &str, usual: u16) -> Option<u16> {
+    let running = context.status.as_ref().map(|status| &status.servers[..]).unwrap_or_default();
+    if let Some(port) = port_of(running, server) {
+        return Some(port);
+    }
+    let Some(configured) = &context.outline.servers else { return Some(usual) };
+    let at = if server == "health" { configured.healthz } else { Some(configured.metrics) };
+    at.map(|at| at.port())
+}
+
+fn port_of(running: &[ServerStatus], server: &str) -> Option<u16> {
+    let status = running.iter().find(|running| running.name == server)?;
+    status.address.parse::<SocketAddr>().ok().map(|at| at.port())
+}
+
+/// `None`: the pod network has no tunnel.
+fn vxlan(context: &Context) -> Option<u16> {
+    if !context.outline.components.overlay {
+        return None;
+    }
+    let net_conf = context.outline.overlay.as_ref().and_then(|overlay| overlay.net_conf.as_ref());
+    let Some(net_conf) = net_conf else { return Some(VXLAN) };
+    net_conf.backend.vxlan().map(|vxlan| if vxlan.port == 0 { VXLAN } else { vxlan.port })
 }
 
 fn tcp_port(port: u16, what: &str, flag: &str, owners: &[Owner]) -> Finding {
@@ -60,7 +73,7 @@ fn tcp_port(port: u16, what: &str, flag: &str, owners: &[Owner]) -> Finding {
         (false, Some(owner)) => format!("{port}/tcp ({what}) is taken by {}", name(owner)),
     };
     let advice = match foreign.and_then(|owner| owner.process.as_deref()) {
-        Some("kube-proxy") => "take kube-proxy off this node before Weft's agent starts".to_owned(),
+        Some("kube-proxy") => "take kube-proxy off this node: Weft's pod is not ready beside it".to_owned(),
         _ => format!("end it, or give the agent another address by {flag}"),
     };
     Finding::problem(AREA, "port", seen, advice)
@@ -95,55 +108,9 @@ fn health_checks(checks: &[HealthCheckStatus]) -> Vec<Finding> {
         .collect()
 }
 
-/// Local port and inode of the sockets in this state: proc_net(5), columns `local_address`, `st` and `inode`.
-fn sockets(table: &str, state: &str) -> Vec<(u16, u64)> {
-    let row = |line: &str| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let (_, port) = columns.get(1)?.rsplit_once(':')?;
-        let found = (u16::from_str_radix(port, 16).ok()?, columns.get(9)?.parse().ok()?);
-        (columns.get(3) == Some(&state)).then_some(found)
-    };
-    table.lines().skip(1).filter_map(row).collect()
-}
-
-/// Names of processes by the inodes of their sockets.
-fn processes() -> BTreeMap<u64, String> {
-    let mut names = BTreeMap::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let path = process.path();
-        let Ok(descriptors) = fs::read_dir(path.join("fd")) else { continue };
-        let targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-        let inodes: Vec<u64> = targets.filter_map(|target| inode(&target)).collect();
-        if inodes.is_empty() {
-            continue;
-        }
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        names.extend(inodes.into_iter().map(|inode| (inode, name.trim().to_owned())));
-    }
-    names
-}
-
-fn inode(target: &Path) -> Option<u64> {
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Verdict, *};
-
-    const TABLE: &str =
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:2810 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000 100 0 0 10 0
-   1: 0100007F:2810 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000 20 4 30 10 -1
-";
-
-    #[test]
-    fn listening_sockets_are_read() {
-        assert_eq!(sockets(TABLE, LISTENING), [(10256, 4711)]);
-        assert_eq!(sockets("sl\n 0: x\n", LISTENING), []);
-        assert_eq!(inode(Path::new("socket:[4711]")), Some(4711));
-        assert_eq!(inode(Path::new("/dev/null")), None);
-    }
 
     #[test]
     fn ports_of_others_are_problems() {
@@ -157,5 +124,18 @@ mod tests {
         assert_eq!(vxlan_port(8472, &[Owner { process: None }, owner("flanneld")]).verdict, Verdict::Problem);
         let taken = tcp_port(10256, "health", "--healthz-bind-address", &[owner("kube-proxy")]);
         assert!(taken.advice.unwrap().contains("take kube-proxy off"));
+    }
+
+    #[test]
+    fn the_ports_are_those_of_the_agent_or_else_the_configured_ones() {
+        let context = |flags: &[&str]| Context::without_agent(flags);
+        let ports =
+            |context: &Context| (SERVERS.map(|(server, usual, _)| port(context, server, usual)), vxlan(context));
+        assert_eq!(ports(&context(&[])), ([Some(10256), Some(10249)], Some(8472)));
+        let other = ["--healthz-bind-address=0.0.0.0:20256", "--metrics-port=20249", "--components=proxy"];
+        assert_eq!(ports(&context(&other)), ([Some(20256), Some(20249)], None));
+        assert_eq!(ports(&context(&["--healthz-port=0"])).0, [None, Some(10249)]);
+        let running = [ServerStatus { name: "health".to_owned(), address: "[::]:30256".to_owned(), error: None }];
+        assert_eq!((port_of(&running, "health"), port_of(&running, "metrics")), (Some(30256), None));
     }
 }

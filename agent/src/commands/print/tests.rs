@@ -2,8 +2,8 @@ use weft_proxy::model::{IpFamily, Protocol};
 
 use super::{duration, services, status};
 use crate::status::{
-    ConfigStatus, EndpointStatus, FrontendStatus, ProxyStatus, RejectedObject, ServiceStatus, SourceStatus, Status,
-    Verdict,
+    ConfigStatus, EndpointStatus, FrontendStatus, ProxyStatus, RejectedObject, ServerStatus, ServiceStatus,
+    SourceStatus, Status, Verdict,
 };
 
 fn service(name: &str, endpoints: &[(&str, u64)], internal: Verdict) -> ServiceStatus {
@@ -59,6 +59,11 @@ fn a_problem_is_seen_in_the_status() {
         ready: false,
         uptime_seconds: 75,
         components: vec!["proxy".to_owned()],
+        servers: vec![ServerStatus {
+            name: "health".to_owned(),
+            address: "0.0.0.0:10256".to_owned(),
+            error: Some("cannot serve health".to_owned()),
+        }],
         overlay: None,
         proxy: Some(ProxyStatus {
             mode: "ebpf".to_owned(),
@@ -78,6 +83,7 @@ fn a_problem_is_seen_in_the_status() {
     for expected in [
         "Node n1: NOT READY",
         "up 1m15s",
+        "problem: cannot serve health",
         "NOT IN SYNC, data plane ebpf",
         "problem: nft is missing",
         "skipped web.yaml: web.yaml:3: oops",

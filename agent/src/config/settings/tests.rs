@@ -113,13 +113,15 @@ fn rule_14_15_unknown_fields_and_those_without_effect_are_said_with_their_lines(
 fn impossible_values_are_told_all_together_with_line_value_and_what_is_allowed() {
     let files = Files::new();
     let lines = "bindAddress: here\noomScoreAdj: -2000\niptables:\n  masqueradeBit: 32\n  syncPeriod: 1s\n  minSyncPeriod: 2s\nconntrack: {min: -1, udpTimeout: -1s}\nmetricsBindAddress: localhost:1\nhealthzBindAddress: 1.2.3.4:0\nlogging: {format: xml}\nenableProfiling: 1\nnodePortAddresses: 10.0.0.0/8\ndetectLocalMode: Guess\n";
-    let mistakes = text(files.load(&[&file(&files, lines), "--ipvs-scheduler=rr"]));
+    let mistakes = text(files.load(&[&file(&files, lines), "--enable-dsr"]));
     let path = files.path("config.conf");
     for expected in [
         format!("{path}:3: bindAddress: \"here\": not a valid textual representation of an IP address"),
         format!("{path}:4: oomScoreAdj: \"-2000\": must be within the range [-1000, 1000]"),
         format!("{path}:6: iptables.masqueradeBit: \"32\": must be within the range [0, 31]"),
-        format!("{path}:7: iptables.syncPeriod: \"1s\": must be greater than or equal to iptables.minSyncPeriod, which is 2s"),
+        format!(
+            "{path}:7: iptables.syncPeriod: \"1s\": must be greater than or equal to iptables.minSyncPeriod, which is 2s"
+        ),
         format!("{path}:9: conntrack.min: \"-1\": must be greater than or equal to 0"),
         format!("{path}:9: conntrack.udpTimeout: \"-1s\": must be a duration such as 24h0m0s or 90s, not negative"),
         format!("{path}:10: metricsBindAddress: \"localhost:1\": must be a valid IP"),
@@ -127,8 +129,10 @@ fn impossible_values_are_told_all_together_with_line_value_and_what_is_allowed()
         format!("{path}:12: logging.format: \"xml\": Unsupported log format: must be text or json"),
         format!("{path}:13: enableProfiling: \"1\": must be true or false"),
         format!("{path}:14: nodePortAddresses: \"10.0.0.0/8\": must be a list of strings"),
-        format!("{path}:15: detectLocalMode: \"Guess\": must be ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix or blank"),
-        "--ipvs-scheduler: \"rr\": Weft has no ipvs mode; leave it out, and choose --proxy-mode=ebpf, nftables or iptables".to_owned(),
+        format!(
+            "{path}:15: detectLocalMode: \"Guess\": must be ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix or blank"
+        ),
+        "--enable-dsr: \"true\": Weft runs on Linux; leave it out".to_owned(),
     ] {
         assert!(mistakes.contains(&expected), "{expected:?} is not in {mistakes:#?}");
     }
