@@ -102,10 +102,10 @@ fn version_completion_and_refused_flags() -> Result<()> {
         ensure!(String::from_utf8_lossy(&script.stdout).contains(part), "{shell}");
     }
     let mut command = agent.command("agent");
-    let output = command.args(agent.arguments()).args(["--ipvs-scheduler=rr", "--oom-score-adj=-2000"]).output()?;
+    let output = command.args(agent.arguments()).args(["--enable-dsr", "--oom-score-adj=-2000"]).output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(2), "{}: {told}", output.status);
-    for part in ["--ipvs-scheduler", "no ipvs mode", "--oom-score-adj", "[-1000, 1000]"] {
+    for part in ["--enable-dsr", "runs on Linux", "--oom-score-adj", "[-1000, 1000]"] {
         ensure!(told.contains(part), "{part} is not told: {told}");
     }
     cluster.shutdown()

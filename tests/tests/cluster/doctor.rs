@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use weft_tests::{Cluster, Node};
+use weft_tests::{Cluster, Node, OUTSIDE_V4};
 
 /// As `-o json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -145,6 +145,13 @@ fn before_the_agent_runs_what_would_stop_it_is_found() -> Result<()> {
     let server = node.serve_as("other", 10256)?;
     expect(&only_new(node, &before)?, "port", "problem", "10256/tcp (health) is taken by weft-testkit")?;
     drop(server);
+    // With other flags another port matters.
+    let server = node.serve_as("other", 20256)?;
+    ensure!(doctor(node)? == before, "nobody asked for that port");
+    let found = doctor_with(node, &["--healthz-bind-address=0.0.0.0:20256"])?;
+    let taken = |finding: &&Finding| finding.seen.contains("20256/tcp (health) is taken by weft-testkit");
+    ensure!(found.iter().filter(taken).count() == 1, "{found:#?}");
+    drop(server);
 
     let mut unreachable = node.agent().command("doctor");
     let url = format!("http://{}:1", Ipv4Addr::LOCALHOST);
@@ -198,6 +205,15 @@ fn before_the_install_the_network_between_the_nodes_is_tried() -> Result<()> {
     }
     let kubeconfig = cluster.run().directory().join("kubeconfig").display().to_string();
     let find = || doctor_with(node, &["--kubeconfig", &kubeconfig]);
+    // As if the kubeconfig named the Service: who serves that after a reboot?
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: kubernetes, namespace: default}}\n\
+         spec: {{clusterIP: {OUTSIDE_V4}, clusterIPs: [{OUTSIDE_V4}], ports: [{{port: 443}}]}}\n"
+    );
+    cluster.manifests().apply("kubernetes.yaml", &service)?;
+    let found = find()?;
+    ensure!(found.iter().any(|one| one.check == "api-address" && one.verdict == "warning"), "{found:#?}");
+    cluster.manifests().delete("kubernetes.yaml")?;
     let well = find()?;
     ensure!(well.iter().all(|finding| finding.verdict != "problem"), "{well:#?}");
     let filter = "add table netdev narrow; add chain netdev narrow in { type filter hook ingress device eth0 priority 0; }; \

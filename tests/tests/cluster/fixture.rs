@@ -29,9 +29,13 @@ impl Serving {
 
     /// IPv4 and IPv6.
     pub(crate) fn dual_stack() -> Result<Self> {
-        let builder = Cluster::builder().dual_stack();
+        Self::dual_stack_on(Cluster::builder())
+    }
+
+    /// The same on three nodes of a cluster like this.
+    pub(crate) fn dual_stack_on(builder: ClusterBuilder) -> Result<Self> {
         let (web, names) = ("[10.96.0.10, \"2001:db8:96::10\"]", "[10.96.0.53, \"2001:db8:96::53\"]");
-        Self::with_services(builder, "[IPv4, IPv6]", web, names)
+        Self::with_services(builder.dual_stack(), "[IPv4, IPv6]", web, names)
     }
 
     fn with_services(builder: ClusterBuilder, families: &str, web: &str, names: &str) -> Result<Self> {

@@ -117,6 +117,67 @@ fn section_11_2_metrics_tell_what_happened() -> Result<()> {
 }
 
 #[test]
+fn section_11_2_health_checks_and_pages_are_told_beside_the_metrics() -> Result<()> {
+    let cluster = Cluster::builder().build()?;
+    let node = cluster.node(1);
+    let slis = || get(node, "http://127.0.0.1:10249/metrics/slis");
+    healthz(node, "/readyz")?;
+    get(node, "http://127.0.0.1:10249/healthz")?;
+    let (_, text) = slis()?;
+    for series in ["name=\"overlay\",type=\"readyz\"", "name=\"ping\",type=\"healthz\""] {
+        ensure!(metric(&text, &format!("kubernetes_healthcheck{{{series}}}"))? == 1.0);
+        ensure!(metric(&text, &format!("kubernetes_healthchecks_total{{{series},status=\"success\"}}"))? == 1.0);
+    }
+    let reset = node.command("curl").args(["-sS", "-X", "DELETE", "http://127.0.0.1:10249/metrics/slis"]).output()?;
+    ensure!(reset.stdout == b"metrics reset\n", "{}", String::from_utf8_lossy(&reset.stdout));
+    ensure!(!slis()?.1.contains("ping"), "{}", slis()?.1);
+
+    let (_, text) = get(node, "http://127.0.0.1:10249/statusz")?;
+    ensure!(text.contains("\nUp: 0 hr 0") && text.contains("/metrics/slis"), "{text}");
+    let (_, text) = get(node, "http://127.0.0.1:10249/flagz")?;
+    ensure!(text.contains("\nhostname-override=n1\n") && text.contains("\nproxy-mode=ebpf\n"), "{text}");
+    let accept = "Accept: application/json;v=v1beta1;g=config.k8s.io;as=Statusz";
+    let object = node.command("curl").args(["-sS", "-H", accept, "http://127.0.0.1:10249/statusz"]).output()?;
+    let object: Value = serde_json::from_slice(&object.stdout)?;
+    ensure!(object["kind"] == "Statusz" && object["uptimeSeconds"].as_u64().is_some(), "{object}");
+    cluster.shutdown()
+}
+
+#[test]
+fn section_17_network_programming_is_measured_once_from_the_time_in_the_slice() -> Result<()> {
+    const COUNT: &str = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"}";
+    const SUM: &str = "kubeproxy_network_programming_duration_seconds_sum{ip_family=\"IPv4\"}";
+    let mut cluster = Cluster::builder().api_server().build()?;
+    let slice = |address: &str, at: &str| -> Result<String> {
+        let date = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.%NZ", "-d", at]).output()?;
+        let at = String::from_utf8(date.stdout)?.trim().to_owned();
+        Ok(format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata:\n  name: web-1\n  namespace: default\n  \
+             labels: {{kubernetes.io/service-name: web}}\n  annotations: {{endpoints.kubernetes.io/last-change-trigger-time: \"{at}\"}}\n\
+             ports: [{{port: 8080, protocol: TCP}}]\nendpoints: [{{addresses: [{address}]}}]\n"
+        ))
+    };
+    let counted = |node: &Node, expected: f64| {
+        eventually(secs(20), || {
+            let count = metric(&metrics(node)?, COUNT).unwrap_or_default();
+            ensure!(count == expected, "{count} of {expected}");
+            Ok(())
+        })
+    };
+    // Before the start; then now; and again after the API server was away, with a change in the meantime.
+    cluster.manifests().apply("slice.yaml", &slice("10.244.9.1", "1 hour ago")?)?;
+    cluster.manifests().apply("slice.yaml", &slice("10.244.9.2", "now")?)?;
+    counted(cluster.node(1), 1.0)?;
+    let seconds = metric(&metrics(cluster.node(1))?, SUM)?;
+    ensure!(seconds < 20.0, "it took {seconds} s, it is said");
+    cluster.manifests_mut().kill_api_server()?;
+    cluster.manifests_mut().restart_api_server_from(1_000)?;
+    cluster.manifests().apply("slice.yaml", &slice("10.244.9.3", "now")?)?;
+    counted(cluster.node(1), 2.0)?;
+    cluster.shutdown()
+}
+
+#[test]
 fn a_port_in_use_is_tried_again_or_ends_the_agent() -> Result<()> {
     let cluster = Cluster::builder().without_agents().build()?;
     let node = cluster.node(1);
@@ -129,12 +190,19 @@ fn a_port_in_use_is_tried_again_or_ends_the_agent() -> Result<()> {
     ensure!(told.contains("FailedToStartProxierHealthcheck"), "the event goes to the log: {told}");
     node.agent().start()?;
     node.agent().wait_ready(secs(30))?;
+    let status = || -> Result<String> {
+        let output = node.agent().command("status").arg("--run-dir").arg(node.directory().join("run")).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let told = status()?;
+    ensure!(told.contains("problem: cannot serve health at 0.0.0.0:10256"), "{told}");
     drop(blocker);
     eventually(secs(20), || {
         let (code, body) = healthz(node, "/livez")?;
         ensure!(code == 200, "{code} {body}");
         Ok(())
     })?;
+    ensure!(!status()?.contains("cannot serve"), "{}", status()?);
     cluster.shutdown()
 }
 

@@ -17,6 +17,7 @@ mod modes;
 mod network;
 mod node_settings;
 mod operation;
+mod peers;
 mod real_api_server;
 mod resilience;
 mod second_line;
