@@ -44,9 +44,9 @@ pub enum WatchError {
     /// There is no answer, or the server refuses.
     #[error(transparent)]
     Request(#[from] kube::Error),
-    /// One event is not of the API's shape. The others are told of.
-    #[error("an object cannot be read: {0}")]
-    Unreadable(#[source] kube::Error),
+    /// An event is not of the API's shape, or most of a list. The others are told of.
+    #[error("what the API server sends cannot be read")]
+    Unreadable,
     /// The server ended a watch and said why; mostly that the version is too old to go on from.
     #[error("the API server ended the watch: {} ({})", .0.message, .0.code)]
     Ended(Box<Status>),
@@ -161,7 +161,7 @@ where
                         return Ok(news);
                     }
                 }
-                Some(Err(error)) if is_unreadable(&error) => return Err(WatchError::Unreadable(error)),
+                Some(Err(error)) if is_unreadable(&error) => return Err(WatchError::Unreadable),
                 // What else goes wrong is the end.
                 Some(Err(error)) => return Err(error.into()),
                 None => self.end()?,
@@ -218,18 +218,25 @@ where
 
     async fn stream_list(&mut self, events: Events<K>) -> Result<Vec<T>, WatchError> {
         let mut changes = Changes::new(events);
-        let mut list = Vec::new();
+        let (mut list, mut unreadable) = (Vec::new(), 0);
         loop {
             match changes.next().await {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => list.push((self.read)(object)),
                 Some(Ok(WatchEvent::Bookmark(bookmark))) if bookmark.metadata.annotations.contains_key(END_OF_LIST) => {
+                    // A few cost only themselves; without most of them it would be no list.
+                    if unreadable > list.len() {
+                        return Err(WatchError::Unreadable);
+                    }
+                    if unreadable > 0 {
+                        warn!(unreadable, "not all objects of the API server's list can be read");
+                    }
                     self.version = bookmark.metadata.resource_version;
                     self.changes = Some(changes);
                     return Ok(list);
                 }
                 Some(Ok(WatchEvent::Bookmark(_) | WatchEvent::Deleted(_))) => {}
                 Some(Ok(WatchEvent::Error(status))) => return Err(WatchError::Ended(status)),
-                Some(Err(error)) if is_unreadable(&error) => warn!(%error, "an object cannot be read"),
+                Some(Err(error)) if is_unreadable(&error) => unreadable += 1,
                 Some(Err(error)) => return Err(error.into()),
                 None => return Err(WatchError::ListBrokeOff),
             }

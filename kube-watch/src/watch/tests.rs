@@ -204,6 +204,10 @@ async fn an_unreadable_object_costs_only_itself() {
     let list = event("ADDED", "a", 3) + wrong + &end_of_list(7) + wrong + &event("ADDED", "b", 9);
     let mut watch = Server::new(vec![long(&list)]).watch();
     assert_eq!(watch.next().await.unwrap(), listed(&["a"]));
-    assert!(matches!(watch.next().await, Err(WatchError::Unreadable(_))));
+    assert!(matches!(watch.next().await, Err(WatchError::Unreadable)));
     assert_eq!(watch.next().await.unwrap(), News::Applied("b".into()));
+
+    // But nobody is deleted because everything is strange.
+    let mut watch = Server::new(vec![long(&(wrong.to_owned() + &end_of_list(7)))]).watch();
+    assert!(matches!(watch.next().await, Err(WatchError::Unreadable)));
 }
