@@ -4,7 +4,8 @@ mod body;
 
 use std::{net::IpAddr, path::PathBuf};
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use weft_netlink::Mac;
 
 use self::body::{AttachmentEntry, Body, HostLocal};
@@ -124,7 +125,7 @@ impl Header {
 impl Config {
     pub(crate) fn parse(header: Header) -> Result<Self, Error> {
         let unsupported = UNSUPPORTED.into_iter().find_map(|key| stated(&header.body, key));
-        let body: Body = serde_json::from_value(header.body).map_err(decoding)?;
+        let body = Body::deserialize(&header.body).map_err(|error| unreadable(&header.body, error))?;
         let ipam = IpamPlugin::named_by(body.ipam.as_ref())?;
         // The section of another plugin is its own business: it need not even look like host-local's.
         let section = body.ipam.filter(|_| !matches!(ipam, IpamPlugin::Other(_))).unwrap_or_default();
@@ -243,6 +244,18 @@ fn stated(body: &Value, key: &'static str) -> Option<(&'static str, Value)> {
     let value = body.get(key.to_ascii_lowercase())?;
     let is_empty = value.as_array().is_some_and(Vec::is_empty) || value.as_str().is_some_and(str::is_empty);
     (!is_empty).then(|| (key, value.clone()))
+}
+
+/// Names the member at fault, which serde does not.
+fn unreadable(body: &Value, error: serde_json::Error) -> Error {
+    let is_at_fault = |key: &&String| {
+        let alone = json!({ key.as_str(): body[key.as_str()] });
+        Body::deserialize(alone).is_err()
+    };
+    match body.as_object().and_then(|members| members.keys().find(is_at_fault)) {
+        Some(key) => Error::new(Code::Decode, format!("failed to load netconf: {key}: {error}")),
+        None => decoding(error),
+    }
 }
 
 fn decoding(error: serde_json::Error) -> Error {

@@ -129,10 +129,18 @@ fn create_pair(host: &Netlink, sandbox: &Sandbox, wiring: &Wiring<'_>) -> Result
             Ok(()) => return Ok(name),
             // The container's name was free a moment ago, so it will be the host's.
             Err(error) if error.is_exists() => last = Some(error),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Error { details: asked_for(wiring), ..error.into() }),
         }
     }
     Err(last.map_or_else(|| Error::new(Code::Network, "no name for the host's interface"), Error::from))
+}
+
+/// What the kernel may have refused.
+fn asked_for(wiring: &Wiring<'_>) -> String {
+    let mtu = wiring.mtu.map(|mtu| format!("MTU {mtu}"));
+    let mac = wiring.mac.map(|mac| format!("MAC {mac}"));
+    let parts: Vec<_> = mtu.into_iter().chain(mac).collect();
+    if parts.is_empty() { String::new() } else { format!("asked for with {}", parts.join(", ")) }
 }
 
 /// IPv6 must be on, work at once, and not be changed by whoever sends router advertisements (A7).

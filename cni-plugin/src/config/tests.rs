@@ -35,6 +35,9 @@ fn r1_6_json_then_name_then_version() {
     assert_eq!(failure(r#"{"cniVersion":"9.9.9","name":"../x"}"#), bad_name);
     assert_eq!(failure(r#"{"cniVersion":"9.9.9","name":"n"}"#).0, Code::IncompatibleVersion);
     assert_eq!(failure(r#"{"cniVersion":"1.0.0","name":"n","mtu":"big"}"#).0, Code::Decode);
+    let (code, message) = failure(r#"{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"mac":7},"mtu":1400}"#);
+    assert_eq!(code, Code::Decode);
+    assert_eq!(message, "failed to load netconf: runtimeconfig: invalid type: integer `7`, expected a string");
     assert_eq!(failure(r#"{"cniVersion":"1.0.0","name":"n","mtu":-1}"#).0, Code::Decode);
 }
 

@@ -30,6 +30,16 @@ fn a2_a_failure_half_way_leaves_nothing() {
     }
 }
 
+/// What the kernel says alone, `Invalid argument`, helps nobody who reads the events of a pod.
+#[test]
+fn r4_1_what_was_asked_for_is_told_with_what_the_kernel_said() {
+    let (node, pod) = (Node::v4(), Pod::new("p"));
+    let config = node.config_with("1.0.0", json!({"mtu": 10, "runtimeConfig": {"mac": "02:00:00:00:00:01"}}));
+    let outcome = node.run("ADD", &pod, &config, &[]);
+    assert_eq!(outcome.error().0, 101);
+    assert_eq!(outcome.json()["details"], "asked for with MTU 10, MAC 02:00:00:00:00:01");
+}
+
 #[test]
 fn a1_a_name_in_use_is_not_touched() {
     let (node, pod) = (Node::v4(), Pod::new("p"));

@@ -95,7 +95,8 @@ impl Programs {
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(stderr.split_whitespace().collect::<Vec<_>>().join(" ")));
         }
         if !input.is_empty() {
             written.map_err(|error| failed(error.to_string()))?;
