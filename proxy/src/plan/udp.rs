@@ -27,7 +27,7 @@ pub struct UdpFlows<'a> {
 #[derive(Debug, Default)]
 pub(super) struct UdpEndpoints {
     ports: BTreeMap<PlanKey, Endpoints>,
-    /// Ports of Services whose EndpointSlices changed, since somebody looked.
+    /// Ports of Services whose EndpointSlices changed, or were there before the port, since somebody looked.
     slices_changed: BTreeSet<PlanKey>,
     /// Endpoints that others took over from, since somebody looked.
     gone: BTreeSet<SocketAddr>,
@@ -68,6 +68,11 @@ impl UdpEndpoints {
             self.ports.remove(key);
         }
         for (key, endpoints) in ports {
+            // Slices may come before their Service, when there was nothing to look for yet. kube-proxy collects changes for a
+            // second, and so sees both.
+            if !self.ports.contains_key(&key) && !endpoints.serving.is_empty() {
+                self.slices_changed.insert(key.clone());
+            }
             self.gone.extend(self.ports.entry(key).or_default().replace(endpoints));
         }
     }

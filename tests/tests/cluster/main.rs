@@ -5,6 +5,7 @@ mod cni;
 mod config;
 mod doctor;
 mod fixture;
+mod flows;
 mod guides;
 mod health;
 mod health_checks;

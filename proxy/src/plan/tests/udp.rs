@@ -91,6 +91,16 @@ fn rule_10_1_slices_of_services_with_udp_ports_count_as_changes() {
 }
 
 #[test]
+fn rules_9_5_and_10_1_slices_that_come_before_their_service_count_with_it() {
+    let mut world = World::new([slice_of("dns", "a", PORTS, &["10.1.0.1"])]);
+    assert_eq!(changes(&mut world), [""; 0], "nobody knows yet that it is about UDP");
+    world.apply(load_balancer("dns", DNS, "[]"));
+    assert_eq!(changes(&mut world), ["dns:dns/UDP IPv4"], "where there is an endpoint");
+    world.apply(load_balancer("dns", DNS, "[{ip: 203.0.113.9}]"));
+    assert_eq!(changes(&mut world), [""; 0]);
+}
+
+#[test]
 fn endpoints_that_others_take_over_from_are_gone() {
     let mut world = dns(&["10.1.0.1", "10.1.0.2"]);
     assert_eq!(gone(&mut world), [""; 0]);
