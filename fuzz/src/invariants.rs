@@ -13,7 +13,7 @@ use weft_proxy::{
     plan::{Change, Frontend, Outcome, Planner, PlannerConfig, ServicePortPlan},
 };
 
-use crate::objects::NODE;
+use super::objects::NODE;
 
 /// A planner, and what it should know.
 pub struct Checked {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use weft_proxy::model::{
     ObjectKind, ObjectRef,
     api::{
@@ -59,6 +59,11 @@ fn some(list: &[&str], bits: u8) -> Vec<String> {
     (0..).zip(list).filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, text)| (*text).to_owned()).collect()
 }
 
+/// Up to five. A list of the crate's own goes on with each next bit, which in random bytes makes lists of one.
+fn few<'a, T: Arbitrary<'a>>(input: &mut Unstructured<'a>) -> arbitrary::Result<Vec<T>> {
+    (0..input.int_in_range(0..=5)?).map(|_| input.arbitrary()).collect()
+}
+
 /// Something that happens.
 #[derive(Arbitrary, Debug)]
 pub enum Event {
@@ -89,6 +94,7 @@ pub struct ServiceSeed {
     external_ips: u8,
     vips: u8,
     proxy_mode: bool,
+    #[arbitrary(with = few)]
     ports: Vec<PortSeed>,
     policies: (Choice, Choice),
     affinity: Option<Choice>,
@@ -111,7 +117,9 @@ pub struct SliceSeed {
     name: Choice,
     service: Choice,
     family: Choice,
+    #[arbitrary(with = few)]
     ports: Vec<(Choice, Choice, Choice)>,
+    #[arbitrary(with = few)]
     endpoints: Vec<EndpointSeed>,
 }
 
