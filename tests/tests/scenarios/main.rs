@@ -2,6 +2,7 @@
 
 mod at;
 mod exact;
+mod flags;
 mod objects;
 mod outcome;
 mod report;
@@ -30,16 +31,19 @@ modes! {
     ebpf_no_detector: Ebpf, NoDetector, false;
     ebpf_interface_prefix: Ebpf, InterfacePrefix, false;
     ebpf_node_cidr: Ebpf, NodeCidr, false;
+    ebpf_bridge: Ebpf, Bridge, false;
     nftables: Nftables, ClusterCidr, false;
     nftables_masquerade_all: Nftables, MasqueradeAll, false;
     nftables_no_detector: Nftables, NoDetector, false;
     nftables_interface_prefix: Nftables, InterfacePrefix, false;
     nftables_node_cidr: Nftables, NodeCidr, false;
+    nftables_bridge: Nftables, Bridge, false;
     iptables: Iptables, ClusterCidr, false;
     iptables_masquerade_all: Iptables, MasqueradeAll, false;
     iptables_no_detector: Iptables, NoDetector, false;
     iptables_interface_prefix: Iptables, InterfacePrefix, false;
     iptables_node_cidr: Iptables, NodeCidr, false;
+    iptables_bridge: Iptables, Bridge, false;
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use weft_tests::Protocol;
 
 use crate::{
-    scenario::{Flags, Group, Mode, Row},
+    scenario::{Group, Mode, Row},
     table,
 };
 
@@ -65,14 +65,10 @@ pub(crate) fn text() -> String {
 }
 
 fn words(group: &Group) -> String {
-    let flags = match group.flags {
-        Flags::ClusterCidr => return group.given.to_owned(),
-        Flags::MasqueradeAll => "`--masquerade-all`, `--nodeport-addresses` of eth0's first addresses, no `--ip-masq`",
-        Flags::NoDetector => "no `--cluster-cidr`",
-        Flags::NodeCidr => "`--detect-local-mode=NodeCIDR`, `--nodeport-addresses=primary`",
-        Flags::InterfacePrefix => "`--detect-local-mode=InterfaceNamePrefix`",
-    };
-    format!("{} ({flags})", group.given)
+    match group.flags.in_words() {
+        Some(flags) => format!("{} ({flags})", group.given),
+        None => group.given.to_owned(),
+    }
 }
 
 fn cells(row: &Row) -> String {

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+pub(crate) use crate::flags::Flags;
 use crate::objects::{Family, Service};
 pub(crate) use crate::outcome::{Order, Outcome, Source, by};
 
@@ -26,21 +27,6 @@ impl Mode {
             Self::Iptables => "iptables",
         }
     }
-}
-
-/// Flags of the agents that differ from those of most scenarios.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Flags {
-    /// `--cluster-cidr` is the pods' network.
-    ClusterCidr,
-    /// As before, and `--masquerade-all`, `--nodeport-addresses` of the nodes' first addresses, and no `--ip-masq`.
-    MasqueradeAll,
-    /// No detector of local traffic.
-    NoDetector,
-    /// `--detect-local-mode=NodeCIDR` and `--nodeport-addresses=primary`: both are read from the Node.
-    NodeCidr,
-    /// `--detect-local-mode=InterfaceNamePrefix`, with what pods' interfaces start with.
-    InterfacePrefix,
 }
 
 /// Where the client is.
@@ -151,13 +137,22 @@ pub(crate) struct Group {
     pub(crate) flags: Flags,
     /// A process of n1 listens on the NodePorts.
     pub(crate) listener: bool,
+    /// n1 has the LoadBalancer addresses itself.
+    pub(crate) load_balancer_on_n1: bool,
     pub(crate) services: Vec<Service>,
     pub(crate) steps: Vec<Step>,
 }
 
 /// A group of scenarios; `given` tells the objects in words.
 pub(crate) fn given<const N: usize>(given: &'static str, services: [Service; N]) -> Group {
-    Group { given, flags: Flags::ClusterCidr, listener: false, services: services.into(), steps: Vec::new() }
+    Group {
+        given,
+        flags: Flags::ClusterCidr,
+        listener: false,
+        load_balancer_on_n1: false,
+        services: services.into(),
+        steps: Vec::new(),
+    }
 }
 
 impl Group {
@@ -170,6 +165,12 @@ impl Group {
     /// A process of n1 listens on the NodePorts.
     pub(crate) fn with_a_listener(mut self) -> Self {
         self.listener = true;
+        self
+    }
+
+    /// The LoadBalancer addresses of the first Service are on n1's loopback interface.
+    pub(crate) fn with_load_balancer_on_n1(mut self) -> Self {
+        self.load_balancer_on_n1 = true;
         self
     }
 

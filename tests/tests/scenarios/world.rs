@@ -52,7 +52,7 @@ impl World {
     pub(crate) fn build(mode: Mode, flags: Flags, api_server: bool, groups: &[(u8, &Group)]) -> Result<Self> {
         let mut builder = Cluster::builder().nodes(2).dual_stack().host("gateway").without_agents();
         builder = builder.agent_flag("--proxy-mode", mode.name());
-        for (name, value) in agent_flags(flags) {
+        for (name, value) in flags.of_agents() {
             builder = builder.agent_flag(name, value);
         }
         if api_server {
@@ -63,6 +63,12 @@ impl World {
         cluster.manifests().apply("nodes.yaml", &nodes(&cluster, "z1"))?;
         cluster.start_agents()?;
         route(&cluster)?;
+        for (group, _) in groups.iter().filter(|(_, group)| group.load_balancer_on_n1) {
+            for address in (At { group: *group, service: 0 }).both(At::load_balancer) {
+                let address = address.to_string();
+                cluster.node(1).run("ip", &["address", "add", &address, "dev", "lo"])?;
+            }
+        }
         let mut pods = Vec::new();
         for (node, name) in [(1, "a1"), (1, "a2"), (1, "client-1"), (2, "b1"), (2, "b2"), (2, "client-2")] {
             pods.push(cluster.node(node).pod(name)?);
@@ -201,24 +207,6 @@ impl World {
 
 fn documents(objects: &[Value]) -> String {
     objects.iter().map(|object| format!("---\n{object}\n")).collect()
-}
-
-fn agent_flags(flags: Flags) -> Vec<(&'static str, &'static str)> {
-    let cidrs = ("--cluster-cidr", "10.244.0.0/16,2001:db8:42::/56");
-    match flags {
-        Flags::ClusterCidr => vec![cidrs],
-        Flags::MasqueradeAll => vec![
-            cidrs,
-            ("--masquerade-all", "true"),
-            ("--nodeport-addresses", "192.0.2.0/26,2001:db8::/112"),
-            ("--ip-masq", "false"),
-        ],
-        Flags::NoDetector => vec![],
-        Flags::NodeCidr => vec![("--detect-local-mode", "NodeCIDR"), ("--nodeport-addresses", "primary")],
-        Flags::InterfacePrefix => {
-            vec![("--detect-local-mode", "InterfaceNamePrefix"), ("--pod-interface-name-prefix", "veth")]
-        }
-    }
 }
 
 /// What nodes do not take goes to the gateway, which answers at every address of Services. The host outside sends to those

@@ -7,7 +7,7 @@ use crate::{
     },
     scenario::{
         Client::{Node, Outside, Pod, PodA1, PodElsewhere},
-        Flags, Group,
+        Flags, Group, Mode,
         Target::{ClusterIp, ExternalIp, NodePort},
         by, given,
     },
@@ -72,6 +72,20 @@ pub(super) fn groups() -> Vec<Group> {
         .row("3.5, 8.8", "by external IP too", Pod, ExternalIp, by([A1, B1]).sees_client())
         .row("3.4", "clients outside have the node's", Outside, NodePort, by([A1]).sees_client())
         .row("3.6", "the node has all", Node, NodePort, by([A1, B1]).sees_n1()),
+        given("local traffic told by one interface, which is not that of pods", [service().on([A1, A2])])
+            .with(Flags::Bridge)
+            .row("8.1, 8.8", "what comes in by it keeps its address", Outside, ClusterIp, by([A1, A2]).sees_client())
+            .row("8.2, 8.8", "pods come in by another", Pod, ClusterIp, by([A1, A2]).sees_n1())
+            .kept_by_sockets()
+            .row("8.2, 8.8", "packets of the node have no input interface", Node, ClusterIp, by([A1, A2]).sees_n1()),
+        given(
+            "local traffic told by one interface, externalTrafficPolicy Local; hints leave one of two endpoints",
+            [service().on([A1.for_zones(&["z1"]), A2.for_zones(&["z2"])]).node_port().external_local()],
+        )
+        .with(Flags::Bridge)
+        .row("3.5, 8.8", "what comes in by it has the cluster's list", Outside, NodePort, by([A1]).sees_client())
+        .row("3.4, 8.8", "pods count as clients outside: the node's list", Pod, NodePort, by([A1, A2]).sees_client())
+        .otherwise(&[Mode::Ebpf], &by([A1]).sees_client(), "a socket is known to be of this node"),
         given(
             "externalTrafficPolicy Local, its own endpoint as client",
             [service().on([A1]).node_port().external_local()],

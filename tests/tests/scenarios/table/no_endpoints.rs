@@ -15,9 +15,10 @@ use crate::{
     },
 };
 
+/// The node's own addresses.
+const N1: [&str; 2] = ["192.0.2.1/32", "2001:db8::1/128"];
 /// What the client outside has, and pods do not.
 const OUTSIDE: [&str; 2] = ["192.0.2.200/32", "2001:db8::200/128"];
-/// Why iptables leaves other ports of a ClusterIP alone.
 const PODS: [&str; 2] = ["10.244.0.0/16", "2001:db8:42::/56"];
 
 pub(super) fn groups() -> Vec<Group> {
@@ -102,6 +103,20 @@ fn source_ranges() -> Vec<Group> {
         .row("9.9", "the client outside: this node's, who see it", Outside, LoadBalancer, by([A1]).sees_client())
         .row("9.9", "a pod: all", Pod, LoadBalancer, by([A1, B1]).sees_client())
         .row("9.6", "the node is not let in", Node, LoadBalancer, Silence),
+        given(
+            "source ranges of n1, which has the LoadBalancer IP itself",
+            [service().on([A1, A2]).load_balancer().source_ranges(&N1)],
+        )
+        .with_load_balancer_on_n1()
+        .row("9.7", "the node, whose packets come from that IP, is let in", Node, LoadBalancer, by([A1, A2]).sees_n1())
+        .row("9.7", "a pod is not", Pod, LoadBalancer, Silence),
+        given(
+            "source ranges of others than n1, which has the LoadBalancer IP itself",
+            [service().on([A1, A2]).load_balancer().source_ranges(&OUTSIDE)],
+        )
+        .with_load_balancer_on_n1()
+        .row("9.7", "the node is not let in either", Node, LoadBalancer, Silence)
+        .row("9.6", "the client outside is", Outside, LoadBalancer, by([A1, A2]).sees_n1()),
         given("source ranges by UDP", [service().udp().on([A1, A2]).load_balancer().source_ranges(&OUTSIDE)])
             .row("9.6", "the client outside is let in", Outside, LoadBalancer, by([A1, A2]))
             .row("9.6", "a pod is not", Pod, LoadBalancer, Silence)

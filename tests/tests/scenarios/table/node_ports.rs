@@ -48,6 +48,10 @@ pub(super) fn groups() -> Vec<Group> {
         .second()
         .row("6.7", "no endpoints: another address is left alone", Outside, NodePortSecond, Untouched)
         .second(),
+        given("localhostNodePorts false", [service().on([A1, B1]).node_port()])
+            .with(Flags::Bridge)
+            .row("6.6", "the loopback address", Node, NodePortLoopback, Untouched)
+            .row("6.6", "another address from the node", Node, NodePort, by([A1, B1]).sees_n1()),
         given("nodePortAddresses primary", [service().on([A1, B1]).node_port()])
             .with(Flags::NodeCidr)
             .row("6.3", "the Node's address, from outside", Outside, NodePort, by([A1, B1]).sees_n1())
