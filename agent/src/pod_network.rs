@@ -13,6 +13,7 @@ use weft_overlay::{
 
 use crate::{
     config::{Config, OverlayConfig, SubnetManager},
+    metrics::Metrics,
     source,
 };
 
@@ -30,9 +31,10 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(10);
 pub(crate) async fn start(
     config: &Config,
     overlay: &OverlayConfig,
+    metrics: &Arc<Metrics>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<watch::Receiver<OverlayStatus>> {
-    let leases = lease_manager(config, &overlay.subnet_manager).await?;
+    let leases = lease_manager(config, &overlay.subnet_manager, Some(metrics)).await?;
     let waiting = Waiting { config: config.clone(), overlay: overlay.clone(), leases };
     let shutdown = shutdown.clone();
     if overlay.net_conf.is_some() && !matches!(overlay.subnet_manager, SubnetManager::Kube(_)) {
@@ -55,12 +57,16 @@ pub(crate) async fn start(
 ///
 /// # Errors
 /// There is no way to the API server.
-pub(crate) async fn lease_manager(config: &Config, manager: &SubnetManager) -> anyhow::Result<Arc<dyn LeaseManager>> {
+pub(crate) async fn lease_manager(
+    config: &Config,
+    manager: &SubnetManager,
+    metrics: Option<&Arc<Metrics>>,
+) -> anyhow::Result<Arc<dyn LeaseManager>> {
     Ok(match manager {
         SubnetManager::Dir(path) => Arc::new(DirLeases::new(path)),
         SubnetManager::Etcd(etcd) => Arc::new(EtcdLeases::new(etcd.clone())),
         SubnetManager::Kube(kube) => {
-            let (client, _) = source::kube::connect(&kube.access).await.context("subnet leases")?;
+            let (client, _) = source::kube::connect(&kube.access, metrics).await.context("subnet leases")?;
             let config = KubeLeaseConfig {
                 node_name: config.node_name.clone(),
                 annotation_prefix: kube.annotation_prefix.clone(),

@@ -35,7 +35,7 @@ pub(crate) async fn remove_everything(config: Config) -> anyhow::Result<()> {
 
 /// The network configuration may be in etcd; without it nobody knows what the devices are called.
 async fn remove_overlay(config: &Config, overlay: &OverlayConfig) -> anyhow::Result<()> {
-    let leases = pod_network::lease_manager(config, &overlay.subnet_manager).await?;
+    let leases = pod_network::lease_manager(config, &overlay.subnet_manager, None).await?;
     let stored = match &overlay.net_conf {
         Some(_) => StoredSettings::default(),
         None => leases.settings(&config.node_name).await?,

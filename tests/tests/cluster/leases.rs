@@ -122,6 +122,48 @@ fn kube_leases_follow_the_nodes_of_the_api_server() -> Result<()> {
     cluster.shutdown()
 }
 
+#[test]
+fn an_agent_that_starts_beside_an_emptied_api_server_keeps_its_peers_until_someone_says_so() -> Result<()> {
+    let builder = Cluster::builder().nodes(3).api_server().without_agents().agent_flag(COMPONENTS.0, COMPONENTS.1);
+    let mut cluster = builder.agent_flag("--subnet-manager", "kube").build()?;
+    for number in 1..=3 {
+        cluster.manifests().apply(&format!("n{number}.yaml"), &node_yaml(number))?;
+    }
+    for node in cluster.nodes() {
+        node.agent().start()?;
+    }
+    all_joined(&cluster)?;
+    let pods = pods_that_reach_each_other(&cluster)?;
+    let load = pods[0].0.load(&Load::new(pods[1].0.socket_v4(8080)?, 200))?;
+    // An old backup: one Node is back, as kubelet registers it.
+    cluster.manifests_mut().kill_api_server()?;
+    cluster.manifests_mut().restart_api_server_empty()?;
+    cluster.manifests().apply("n1.yaml", &node_yaml(1))?;
+    let agent = cluster.node(1).agent();
+    agent.kill()?;
+    agent.start()?;
+    let routes = || cluster.node(1).run("ip", &["route", "show", "dev", "flannel.1"]);
+    eventually(secs(20), || {
+        let error = waiting_for(cluster.node(1))?;
+        ensure!(error.contains("Nodes: the API server lists 1 where there were 3"), "{error}");
+        Ok(())
+    })?;
+    agent.wait_ready(secs(20))?;
+    ensure!(routes()?.lines().count() == 2, "{}", routes()?);
+    pods[0].0.request(&Request::tcp(pods[2].0.socket_v4(8080)?).count(20))?.all_good()?;
+    load.finish()?.all_good()?;
+
+    agent.kill()?;
+    agent.start_with(&[("--trust-empty-lists", "true")])?;
+    eventually(secs(20), || {
+        let routes = routes()?;
+        ensure!(routes.is_empty(), "{routes}");
+        Ok(())
+    })?;
+    drop(pods);
+    cluster.shutdown()
+}
+
 /// Status and reason of a Node's condition NetworkUnavailable.
 fn network_unavailable(cluster: &Cluster, name: &str) -> Result<(String, String)> {
     let object = node_object(cluster, name)?;
