@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    pool::{MapKind, Pool},
+    pool::{Chain, MapKind, Pool},
     rules,
     target::ip,
 };
@@ -143,24 +143,24 @@ pub(crate) fn record_key(client: IpAddr, port: u32) -> Vec<u8> {
 /// The record is renewed by each new connection (7.2). One that turns out to name an endpoint out of the list is deleted
 /// first, for "update" renews only the time of a record that is there. When there is no room for another record, the rule
 /// that would make it ends, and the last still leads to the endpoint.
-pub(crate) fn rules(pool: Pool, seconds: u32) -> Vec<String> {
-    let Pool { class, family, protocol, .. } = pool;
+pub(crate) fn rules(chain: Chain, seconds: u32) -> Vec<String> {
+    let Pool { class, family, protocol, count, .. } = chain.pool;
     let (ip, n) = (ip(family), super::target::digit(family));
     let target = rules::map_key(class, family, protocol);
     let client = client(family);
     let record = format!("@affinity{n} {{ {client} . meta priority and {:#x}", !ENDPOINT_MASK);
     let remember = format!("update {record} timeout {seconds}s : meta priority }}");
-    let to = format!("dnat {ip} to {target} . meta priority map @{}", pool.map(MapKind::Numbered));
+    let to = format!("dnat {ip} to {target} . meta priority map @{}", chain.map(MapKind::Numbered));
     let id = match class {
         super::target::Class::Vip => format!("{ip} daddr . meta l4proto . th dport map @affinity-services{n}"),
         super::target::Class::NodePort => format!("meta l4proto . th dport map @affinity-nodeports{n}"),
     };
-    let choices = pool.map(MapKind::Choices);
+    let choices = chain.map(MapKind::Choices);
     vec![
         format!("meta priority set {id}"),
         format!("meta priority set {client} . meta priority map @affinity{n}"),
         format!("meta priority and {ENDPOINT_MASK:#x} != 0 {remember} {to}"),
-        format!("meta priority set {target} . numgen inc mod {} map @{choices}", pool.count),
+        format!("meta priority set {target} . numgen inc mod {count} map @{choices}"),
         format!("delete {record} : meta priority }}"),
         remember,
         to,

@@ -11,7 +11,7 @@ use super::{
     element::{Element, FixedChain, Value},
     entries::{Entry, disjoint},
     plan::Elements,
-    pool::{EndpointMap, List, MapKind, Pool},
+    pool::{Chain, List, MapKind, Pool},
 };
 use crate::plan::{Endpoint, Outcome, PlanKey};
 
@@ -45,7 +45,7 @@ impl Writer<'_> {
         let [main, node] = [List::Main, List::Node].map(|list| {
             let (pool, endpoints) = entry.balanced(list)?;
             self.collect_endpoints(entry, pool, endpoints, elements);
-            let chain = self.buckets.get(self.key, pool).expect("chains were taken for this key");
+            let chain = self.chain(pool);
             Some(Value::Chain(chain))
         });
         let Some(from_node) = &entry.from_node else { return main };
@@ -65,7 +65,7 @@ impl Writer<'_> {
         }
         let number = self.numbers.of_port(self.key).expect("without a number there is no affinity");
         elements.insert(Element::AffinityPort(target), Value::Number(number));
-        let map = pool.map(MapKind::Choices);
+        let map = self.chain(pool).map(MapKind::Choices);
         elements.extend(
             (0..).zip(endpoints).map(|(slot, endpoint)| {
                 (Element::Endpoint { map, target, slot }, Value::Number(self.number(endpoint)))
@@ -80,11 +80,15 @@ impl Writer<'_> {
         pool: Pool,
         endpoints: &'e [Endpoint],
     ) -> impl Iterator<Item = (Element, &'e Endpoint)> {
-        let (map, target): (EndpointMap, _) = (pool.endpoints(), entry.target);
+        let (map, target) = (self.chain(pool).endpoints(), entry.target);
         (0..).zip(endpoints).map(move |(slot, endpoint)| {
             let slot = if pool.affinity.is_some() { self.number(endpoint) } else { slot };
             (Element::Endpoint { map, target, slot }, endpoint)
         })
+    }
+
+    fn chain(&self, pool: Pool) -> Chain {
+        self.buckets.get(self.key, pool).expect("chains were taken for this key")
     }
 
     fn number(&self, endpoint: &Endpoint) -> u32 {

@@ -69,8 +69,9 @@ impl FakeNft {
     pub(crate) fn dump(&self) -> String {
         let content = self.content();
         let mut text = String::new();
-        for map in &content.maps {
-            writeln!(text, "map {map}").unwrap();
+        let maps: BTreeSet<_> = content.maps.iter().map(|map| (map.kind, map.chain.pool)).collect();
+        for (kind, pool) in maps {
+            writeln!(text, "map {kind:?} of {pool:?}").unwrap();
         }
         let mut lines: Vec<String> = content.elements.iter().map(|(element, value)| line(*element, *value)).collect();
         lines.sort_unstable();
@@ -81,7 +82,7 @@ impl FakeNft {
     /// No verdict without its chain, no chain without its map, no slot empty, nothing left over.
     pub(crate) fn check_references(&self) -> Result<(), String> {
         let content = self.content();
-        let chain_maps: BTreeSet<_> = content.chains.iter().flat_map(|chain| chain.pool.maps()).collect();
+        let chain_maps: BTreeSet<_> = content.chains.iter().flat_map(|chain| chain.maps()).collect();
         if chain_maps != content.maps {
             return Err(format!("maps {:?} but chains look into {chain_maps:?}", content.maps));
         }
@@ -92,16 +93,13 @@ impl FakeNft {
             match value {
                 Value::Chain(chain) => {
                     used.insert(*chain);
-                    let map = chain.pool.map(if chain.pool.affinity.is_some() {
-                        MapKind::Choices
-                    } else {
-                        MapKind::Endpoints
-                    });
-                    for slot in 0..map.count {
+                    let map =
+                        chain.map(if chain.pool.affinity.is_some() { MapKind::Choices } else { MapKind::Endpoints });
+                    for slot in 0..chain.pool.count {
                         let element = Element::Endpoint { map, target, slot };
                         slots.insert(element);
                         if let Some(Value::Number(slot)) = content.elements.get(&element) {
-                            slots.insert(Element::Endpoint { map: chain.pool.endpoints(), target, slot: *slot });
+                            slots.insert(Element::Endpoint { map: chain.endpoints(), target, slot: *slot });
                         }
                     }
                 }
@@ -128,8 +126,10 @@ fn line(element: Element, value: Value) -> String {
         other => other.to_string(),
     };
     match element {
-        Element::Endpoint { map, target, .. } if map.kind == MapKind::Numbered => {
-            format!("{map} {target} . a number : {value}")
+        Element::Endpoint { map, target, slot } => {
+            let EndpointMap { kind, chain } = map;
+            let slot = if kind == MapKind::Numbered { "a number".to_owned() } else { slot.to_string() };
+            format!("{kind:?} of {:?} {target} . {slot} : {value}", chain.pool)
         }
         other => format!("{} {other} : {value}", other.collection()),
     }
@@ -167,7 +167,7 @@ impl Tables {
                 }
             }
             Operation::AddChain(chain) => {
-                if !chain.pool.maps().all(|map| content.maps.contains(&map)) || !content.chains.insert(*chain) {
+                if !chain.maps().all(|map| content.maps.contains(&map)) || !content.chains.insert(*chain) {
                     return fail("no map, or exists");
                 }
             }
@@ -193,7 +193,7 @@ impl Tables {
                 }
             }
             Operation::DeleteMap(map) => {
-                let used = content.chains.iter().any(|chain| chain.pool.maps().any(|used| used == *map));
+                let used = content.chains.iter().any(|chain| chain.maps().any(|used| used == *map));
                 if used || !content.maps.remove(map) {
                     return fail("in use, or does not exist");
                 }

@@ -166,24 +166,24 @@ impl Reader<'_> {
         for slot in 0..pool.count {
             let number = match pool.affinity {
                 None => Some(slot),
-                Some(_) => self.number(Element::Endpoint { map: pool.map(MapKind::Choices), target, slot })?,
+                Some(_) => self.number(Element::Endpoint { map: chain.map(MapKind::Choices), target, slot })?,
             };
             let endpoint = match number {
-                Some(number) => self.endpoint(pool.endpoints(), target, number)?,
+                Some(number) => self.endpoint(chain.endpoints(), target, number)?,
                 None => None,
             };
             match endpoint {
                 Some(endpoint) => endpoints.push(endpoint),
                 None => self.live.problem(format!(
                     "{} of {TABLE} has no element {slot} of {} for {target}",
-                    pool.endpoints(),
+                    chain.endpoints(),
                     pool.count
                 )),
             }
         }
         self.live.step(format!("{chain}: {} endpoints in turn", endpoints.len()));
         self.live.next = match pool.affinity {
-            Some(_) => self.kept(target, pool.endpoints())?,
+            Some(_) => self.kept(target, chain.endpoints())?,
             None => None,
         };
         if self.live.next.is_none()

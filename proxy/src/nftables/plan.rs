@@ -30,7 +30,7 @@ pub(crate) struct Content {
 impl Content {
     /// Content with exactly the maps that `chains` look into.
     pub(crate) fn new(chains: BTreeSet<Chain>, elements: Elements) -> Self {
-        Self { maps: chains.iter().flat_map(|chain| chain.pool.maps()).collect(), chains, elements }
+        Self { maps: chains.iter().flat_map(|chain| chain.maps()).collect(), chains, elements }
     }
 }
 
@@ -161,7 +161,7 @@ fn of_ours(operations: Vec<Operation>) -> Transaction {
 fn inherited(before: &Elements, after: &Elements) -> Vec<(Element, Element)> {
     let endpoint = |element: &Element, value: &Value| -> Option<(Target, List, SocketAddr)> {
         match (element, value) {
-            (Element::Endpoint { target, map, .. }, Value::Endpoint(to)) => Some((*target, map.list, *to)),
+            (Element::Endpoint { target, map, .. }, Value::Endpoint(to)) => Some((*target, map.chain.pool.list, *to)),
             _ => None,
         }
     };

@@ -16,11 +16,12 @@ use crate::{
 /// One protocol a map: with `th dport` for all of them, nft 1.0.6 loads the map but refuses every later rule that looks
 /// into it ("conflicting protocols specified: ip vs. th"), and any other word for a port ties the rule to its protocol.
 pub(crate) fn map_type(map: EndpointMap) -> String {
-    let key = map_key(map.class, map.family, map.protocol);
-    let endpoint = format!("{} daddr . {} dport", ip(map.family), map.protocol.lowercase());
+    let Pool { class, family, protocol, count, .. } = map.chain.pool;
+    let key = map_key(class, family, protocol);
+    let endpoint = format!("{} daddr . {} dport", ip(family), protocol.lowercase());
     match map.kind {
-        MapKind::Endpoints => format!("typeof {key} . {} : {endpoint}; counter;", slot(map.count)),
-        MapKind::Choices => format!("typeof {key} . {} : meta priority;", slot(map.count)),
+        MapKind::Endpoints => format!("typeof {key} . {} : {endpoint}; counter;", slot(count)),
+        MapKind::Choices => format!("typeof {key} . {} : meta priority;", slot(count)),
         MapKind::Numbered => format!("typeof {key} . meta priority : {endpoint}; counter;"),
     }
 }
@@ -34,10 +35,10 @@ pub(crate) fn chain_rules(settings: &PacketSettings, chain: Chain) -> Vec<String
         (Masquerade::UnlessLocal, Some(others)) => vec![format!("{others} {}", mark(settings))],
     };
     match pool.affinity {
-        Some(seconds) => rules.extend(affinity::rules(pool, seconds)),
+        Some(seconds) => rules.extend(affinity::rules(chain, seconds)),
         None => {
             let key = map_key(pool.class, pool.family, pool.protocol);
-            let map = pool.map(MapKind::Endpoints);
+            let map = chain.map(MapKind::Endpoints);
             rules.push(format!("dnat {} to {key} . {} map @{map}", ip(pool.family), slot(pool.count)));
         }
     }
@@ -85,8 +86,9 @@ pub(crate) fn shapes(settings: &PacketSettings) -> String {
             for affinity in [None, Some(1)] {
                 let (family, protocol) = (IpFamily::V4, Protocol::Tcp);
                 let pool = Pool { list: List::Main, class, family, protocol, count: 1, masquerade, affinity };
-                text.extend(pool.maps().map(map_type));
-                text.extend(chain_rules(settings, Chain { pool, bucket: 0 }));
+                let chain = Chain { pool, bucket: 0 };
+                text.extend(chain.maps().map(map_type));
+                text.extend(chain_rules(settings, chain));
             }
         }
     }
@@ -109,19 +111,24 @@ mod tests {
 
     #[test]
     fn rules_8_1_to_8_5_and_8_8_mark_what_is_to_be_masqueraded() {
-        let dnat = "dnat ip to ip daddr . tcp dport . numgen inc mod 3 map @endpoints4-tcp-3";
+        let [dnat, dnat_masq, dnat_others] = ["", "-masq", "-masq_others"].map(|masquerade| {
+            format!("dnat ip to ip daddr . tcp dport . numgen inc mod 3 map @endpoints-rr4-tcp-3-0{masquerade}")
+        });
         let mark = "meta mark set meta mark | 0x100000";
         let pods = LocalTraffic::Cidrs { v4: Some("10.244.1.2/16".parse().unwrap()), v6: None };
-        assert_eq!(rules(pods.clone(), Masquerade::Never), [dnat]);
-        assert_eq!(rules(pods.clone(), Masquerade::Always), [mark, dnat]);
-        assert_eq!(rules(LocalTraffic::Unknown, Masquerade::UnlessLocal), [dnat], "8.3");
+        assert_eq!(rules(pods.clone(), Masquerade::Never), [dnat.as_str()]);
+        assert_eq!(rules(pods.clone(), Masquerade::Always), [mark, &dnat_masq]);
+        assert_eq!(rules(LocalTraffic::Unknown, Masquerade::UnlessLocal), [dnat_others.as_str()], "8.3");
         let others = [
             (pods.clone(), "ip saddr != 10.244.0.0/16"),
             (LocalTraffic::Interface("cni0".into()), "iifname != \"cni0\""),
             (LocalTraffic::InterfacePrefix("veth".into()), "iifname != \"veth*\""),
         ];
         for (local_traffic, others) in others {
-            assert_eq!(rules(local_traffic, Masquerade::UnlessLocal), [&format!("{others} {mark}"), dnat]);
+            assert_eq!(
+                rules(local_traffic, Masquerade::UnlessLocal),
+                [format!("{others} {mark}"), dnat_others.clone()]
+            );
         }
         assert_eq!(is_local(&settings(pods), IpFamily::V6, ""), None, "a family without CIDR has no detector");
     }

@@ -306,7 +306,7 @@ fn chain_of(observed: &Elements, stage: Stage, target: Target) -> Option<Chain> 
 
 /// The numbers of the endpoints that `chain` gives `target`.
 fn numbered(observed: &Elements, chain: Chain, target: Target) -> impl Iterator<Item = (std::net::SocketAddr, u32)> {
-    let element = move |slot| Element::Endpoint { map: chain.pool.map(MapKind::Numbered), target, slot };
+    let element = move |slot| Element::Endpoint { map: chain.map(MapKind::Numbered), target, slot };
     observed.range(element(0)..=element(u32::MAX)).filter_map(|(element, value)| match (element, value) {
         (Element::Endpoint { slot, .. }, Value::Endpoint(at)) => Some((*at, *slot)),
         _ => None,

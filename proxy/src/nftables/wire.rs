@@ -9,7 +9,7 @@ use weft_netlink::{NftData, NftElement};
 use super::{
     collection::Collection,
     element::{Element, FixedChain, Value},
-    pool::{Chain, MapKind},
+    pool::{Chain, MapKind, Pool},
     target::{Class, Target},
 };
 use crate::model::{IpFamily, Protocol};
@@ -85,10 +85,10 @@ pub(crate) fn decode(collection: Collection, element: &NftElement) -> Option<(El
         // The kernel's own.
         Collection::Affinity(_) => return None,
         Collection::Endpoints(map) => {
-            let protocol = map.protocol;
-            let target = match map.class {
-                Class::Vip => Target::Vip { address: key.address(map.family)?, protocol, port: key.port()? },
-                Class::NodePort => Target::NodePort { family: map.family, protocol, port: key.port()? },
+            let Pool { class, family, protocol, .. } = map.chain.pool;
+            let target = match class {
+                Class::Vip => Target::Vip { address: key.address(family)?, protocol, port: key.port()? },
+                Class::NodePort => Target::NodePort { family, protocol, port: key.port()? },
             };
             Element::Endpoint { map, target, slot: key.number()? }
         }
@@ -111,7 +111,7 @@ fn value(collection: Collection, data: Option<&NftData>) -> Option<Value> {
             let mut parts = Parts(bytes);
             match collection {
                 Collection::Endpoints(map) if map.kind != MapKind::Choices => {
-                    Value::Endpoint(SocketAddr::new(parts.address(map.family)?, parts.port()?))
+                    Value::Endpoint(SocketAddr::new(parts.address(map.chain.pool.family)?, parts.port()?))
                 }
                 _ => Value::Number(parts.number()?),
             }
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::nftables::{
         collection::Stage,
-        pool::{List, Masquerade, Pool},
+        pool::{List, Masquerade},
     };
 
     fn targets() -> [Target; 3] {
@@ -241,7 +241,8 @@ mod tests {
         let (class, family, protocol) = (target.class(), target.family(), target.protocol());
         let (list, masquerade, affinity) = (List::Node, Masquerade::UnlessLocal, Some(5));
         let pool = Pool { list, class, family, protocol, count: 12, masquerade, affinity };
-        let endpoint = |kind| Element::Endpoint { map: pool.map(kind), target, slot: 7 };
+        let chain = Chain { pool, bucket: 1 };
+        let endpoint = |kind| Element::Endpoint { map: chain.map(kind), target, slot: 7 };
         let mut samples = vec![
             (Element::NodePortAddress(address), Value::Present),
             (Element::ClusterIp(address), Value::Present),
@@ -250,7 +251,7 @@ mod tests {
             (endpoint(MapKind::Endpoints), Value::Endpoint((address, 8080).into())),
             (endpoint(MapKind::Numbered), Value::Endpoint((address, 8080).into())),
             (endpoint(MapKind::Choices), Value::Number(9)),
-            (Element::Dispatch { stage: Stage::Outside, target }, Value::Chain(Chain { pool, bucket: 1 })),
+            (Element::Dispatch { stage: Stage::Outside, target }, Value::Chain(chain)),
             (Element::Refusal(target), Value::Drop),
         ];
         let fixed = FixedChain::ALL.into_iter().map(Value::Fixed);

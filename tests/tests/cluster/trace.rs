@@ -102,7 +102,11 @@ fn lost_nftables_elements_are_found() -> Result<()> {
     let element = |map: &str, key: &str| {
         single.node().run("nft", &["delete", "element", "inet", "weft-proxy", map, &format!("{{ {key} }}")]).map(drop)
     };
-    let endpoint = || element("endpoints4-tcp-2", "10.96.0.10 . 80 . 1");
+    let endpoint = || {
+        let table = single.node().run("nft", &["-t", "list", "table", "inet", "weft-proxy"])?;
+        let map = table.split_whitespace().find(|word| word.starts_with("endpoints-rr4-tcp-2-"));
+        element(map.context("a map of two endpoints")?, "10.96.0.10 . 80 . 1")
+    };
     finds(&single, "default/client", "default/web:http", endpoint, "missing")?;
     let outside = weft_tests::OUTSIDE_V4.to_string();
     let node_port = single.node().socket_v4(30080).to_string();

@@ -11,7 +11,7 @@ use super::{
     element::Element,
     entries::PacketScope,
     fake::FakeNft,
-    pool::{List, MapKind, Masquerade, Pool},
+    pool::{Chain, List, MapKind, Masquerade, Pool},
     target::Target,
     testing::{endpoints, key, plan},
 };
@@ -38,7 +38,7 @@ fn slot_of_two(target: Target, slot: u32) -> Element {
         masquerade: Masquerade::Always,
         affinity: None,
     };
-    Element::Endpoint { map: pool.map(MapKind::Endpoints), target, slot }
+    Element::Endpoint { map: Chain { pool, bucket: 0 }.map(MapKind::Endpoints), target, slot }
 }
 
 const NODE_PORT: Target = Target::NodePort { family: IpFamily::V4, protocol: Protocol::Tcp, port: 30080 };
@@ -106,13 +106,13 @@ fn the_first_service_port_of_its_size_gets_its_chain_before_anything_names_it() 
     let scripts = bench.put(web(&TWO));
     let expected = [
         "\
-add map inet weft-proxy np-endpoints4-tcp-2 { typeof tcp dport . numgen inc mod 2 : ip daddr . tcp dport; counter; }
+add map inet weft-proxy endpoints-np-rr4-tcp-2-0-masq { typeof tcp dport . numgen inc mod 2 : ip daddr . tcp dport; counter; }
 add chain inet weft-proxy np-rr4-tcp-2-0-masq
 add rule inet weft-proxy np-rr4-tcp-2-0-masq meta mark set meta mark | 0x4000
-add rule inet weft-proxy np-rr4-tcp-2-0-masq dnat ip to tcp dport . numgen inc mod 2 map @np-endpoints4-tcp-2
+add rule inet weft-proxy np-rr4-tcp-2-0-masq dnat ip to tcp dport . numgen inc mod 2 map @endpoints-np-rr4-tcp-2-0-masq
 ",
         "\
-add element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.2.2 . 80 }
+add element inet weft-proxy endpoints-np-rr4-tcp-2-0-masq { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.2.2 . 80 }
 add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-tcp-2-0-masq }
 ",
     ];
@@ -129,13 +129,13 @@ fn another_number_of_endpoints_moves_the_service_port_and_its_counters() {
     let expected = [
         "\
 delete element inet weft-proxy nodeports4 { 6 . 30080 }
-add element inet weft-proxy np-endpoints4-tcp-3 { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.1.3 . 80, 30080 . 2 counter packets 7 bytes 0 : 10.244.2.2 . 80 }
+add element inet weft-proxy endpoints-np-rr4-tcp-3-0-masq { 30080 . 0 : 10.244.1.2 . 80, 30080 . 1 : 10.244.1.3 . 80, 30080 . 2 counter packets 7 bytes 0 : 10.244.2.2 . 80 }
 add element inet weft-proxy nodeports4 { 6 . 30080 : jump np-rr4-tcp-3-0-masq }
-delete element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1, 30080 . 0 }
+delete element inet weft-proxy endpoints-np-rr4-tcp-2-0-masq { 30080 . 1, 30080 . 0 }
 ",
         "\
 delete chain inet weft-proxy np-rr4-tcp-2-0-masq
-delete map inet weft-proxy np-endpoints4-tcp-2
+delete map inet weft-proxy endpoints-np-rr4-tcp-2-0-masq
 ",
     ];
     assert_eq!(scripts[1..], expected);
@@ -162,8 +162,8 @@ fn a_replaced_endpoint_is_one_element_in_one_transaction() {
     bench.nft.take_scripts();
     let scripts = bench.put(web(&["10.244.1.2:80", "10.244.2.9:80"]));
     let expected = "\
-delete element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1 }
-add element inet weft-proxy np-endpoints4-tcp-2 { 30080 . 1 : 10.244.2.9 . 80 }
+delete element inet weft-proxy endpoints-np-rr4-tcp-2-0-masq { 30080 . 1 }
+add element inet weft-proxy endpoints-np-rr4-tcp-2-0-masq { 30080 . 1 : 10.244.2.9 . 80 }
 ";
     assert_eq!(scripts, [expected]);
 }
