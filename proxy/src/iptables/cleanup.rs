@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::{
-    driver::{Commands, Xtables, XtablesError, wait_for_others},
+    driver::{Commands, Xtables, wait_for_others},
     error,
+    failure::XtablesError,
     listing::Observed,
     names::Table,
     shadow::removal,

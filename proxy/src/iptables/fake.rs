@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    driver::{Xtables, XtablesError},
+    driver::Xtables,
+    failure::XtablesError,
     layout::Features,
     listing::Line,
     names::{CLUSTER_IPS_REFUSED, Table},

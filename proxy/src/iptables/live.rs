@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::{
-    driver::{Commands, Xtables, XtablesError},
+    driver::{Commands, Xtables},
     error,
+    failure::XtablesError,
     listing::Line,
     names::{EXTERNAL_SERVICES, MARK_MASQ, NODE_PORTS, NODE_PORTS_REFUSED, PROXY_FIREWALL, SERVICES, Table},
     packet::{Packet, Rule},

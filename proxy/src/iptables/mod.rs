@@ -12,6 +12,7 @@
 mod cleanup;
 mod cluster_ips;
 mod driver;
+mod failure;
 mod layout;
 mod listing;
 mod live;
@@ -41,7 +42,8 @@ pub use live::live;
 pub use variant::Variant;
 
 use self::{
-    driver::{Commands, Xtables, XtablesError, observe},
+    driver::{Commands, Xtables, observe},
+    failure::XtablesError,
     layout::Layout,
     listing::Line,
     names::{ServiceChains, Table},

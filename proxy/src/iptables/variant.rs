@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt, io};
 
 use super::{
-    driver::XtablesError,
+    failure::XtablesError,
     names::{CANARY, OWNER, SERVICES, Table},
 };
 use crate::{model::IpFamily, program};

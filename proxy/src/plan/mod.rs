@@ -6,6 +6,7 @@
 //! shared address. `health_checks` and `udp` keep what others than the data planes need to know.
 
 mod claims;
+mod config;
 mod desired;
 mod endpoints;
 mod frontends;
@@ -23,9 +24,10 @@ mod topology;
 mod types;
 mod udp;
 
+pub use config::PlannerConfig;
 pub use health_checks::HealthCheck;
 pub use no_local::NoLocalEndpoints;
 pub use packets::{LocalTraffic, PacketSettings};
-pub use planner::{Change, Counts, EndpointsChange, Planner, PlannerConfig, Replaced};
+pub use planner::{Change, Counts, EndpointsChange, Planner, Replaced};
 pub use types::{Endpoint, Frontend, Outcome, PlanKey, ServicePortPlan};
 pub use udp::UdpFlows;

@@ -1,42 +1,24 @@
-//! The planner: keeps the objects, knows what is dirty, owns the desired state.
+//! The planner: keeps the objects, knows what is dirty, owns the desired state. `answers` is what it tells of them.
+
+mod answers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::SystemTime,
 };
 
+pub use answers::Counts;
+
 use super::{
-    Frontend, HealthCheck, NoLocalEndpoints, PlanKey, ServicePortPlan, UdpFlows, desired::DesiredState,
-    health_checks::HealthChecks, service::plan_service, slices::Slices, udp::UdpEndpoints,
+    PlanKey, PlannerConfig, desired::DesiredState, health_checks::HealthChecks, service::plan_service, slices::Slices,
+    udp::UdpEndpoints,
 };
-use crate::{
-    dataplane::Desired,
-    model::{
-        Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, PodCidrs, Problem,
-        Service, ServiceName, Warning,
-        api::{self, Object},
-    },
+use crate::model::{
+    Check, EndpointSlice, IpFamily, NodeIps, NodeTopology, ObjectError, ObjectKind, ObjectRef, PodCidrs, Problem,
+    Service, ServiceName, Warning,
+    api::{self, Object},
 };
-
-/// What the planner has to know besides objects. Fixed while it lives.
-#[derive(Clone, Debug)]
-pub struct PlannerConfig {
-    /// Name of this node, trimmed and lower-case (14.1).
-    pub node_name: Arc<str>,
-    /// Whether `spec.externalIPs` are served: feature gate `AllowServiceExternalIPs` (2.4).
-    pub external_ips_allowed: bool,
-    /// kube-proxy's `bindAddress`: takes the place of this node's own address of its family, unless unspecified (14.2).
-    pub bind_address: Option<IpAddr>,
-}
-
-impl PlannerConfig {
-    /// kube-proxy's defaults for the node `node_name`.
-    pub fn new(node_name: impl Into<Arc<str>>) -> Self {
-        Self { node_name: node_name.into(), external_ips_allowed: true, bind_address: None }
-    }
-}
 
 /// One event of a source.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,19 +45,6 @@ pub struct EndpointsChange {
     pub family: IpFamily,
     /// When it happened in the cluster, by the clock of who wrote the slice.
     pub at: SystemTime,
-}
-
-/// Sizes, for status and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Services that get traffic.
-    pub services: usize,
-    /// Their ports, counted once per family.
-    pub service_ports: usize,
-    /// Endpoints in use, counted once per Service port.
-    pub endpoints: usize,
-    /// Objects that could not be used.
-    pub rejected: usize,
 }
 
 /// Turns Services, EndpointSlices and this Node into the desired state of the data plane.
@@ -176,16 +145,6 @@ impl Planner {
         std::mem::take(&mut self.endpoints_changes)
     }
 
-    /// The desired state as of the last [`take_changes`](Self::take_changes).
-    pub fn desired(&self) -> &Desired {
-        &self.state.desired
-    }
-
-    /// The planned Service ports, by key.
-    pub fn ports(&self) -> &BTreeMap<PlanKey, Arc<ServicePortPlan>> {
-        &self.state.desired.ports
-    }
-
     /// Sets the addresses NodePorts are accepted at; true if they differ from before.
     pub fn set_node_port_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
         let differ = self.state.desired.node_port_addresses != addresses;
@@ -193,53 +152,12 @@ impl Planner {
         differ
     }
 
-    /// Sizes of the desired state. Walks over all of it.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            services: self.services.len(),
-            service_ports: self.state.desired.ports.len(),
-            endpoints: self.state.desired.ports.values().map(|plan| plan.endpoints().len()).sum(),
-            rejected: self.rejected.len(),
-        }
-    }
-
-    /// Service ports of a family that drop traffic for want of a local endpoint (3.9). Walks over all of the desired state.
-    pub fn no_local_endpoints(&self, family: IpFamily) -> NoLocalEndpoints {
-        let plans = self.state.desired.ports.values().map(|plan| &**plan);
-        NoLocalEndpoints::count(plans.filter(|plan| plan.key.family == family))
-    }
-
-    /// This node's own addresses: what `nodePortAddresses: primary` stands for (6.3). Addresses seen once stay until others
-    /// are named.
-    pub fn node_ips(&self) -> NodeIps {
-        self.topology.ips
-    }
-
-    /// The networks of this node's pods: what `detectLocalMode: NodeCIDR` goes by (8.8). Those seen once stay until others
-    /// are named.
-    pub fn pod_cidrs(&self) -> PodCidrs {
-        self.topology.pod_cidrs
-    }
-
-    /// The health-check node ports to answer at, by Service (11.3).
-    pub fn health_checks(&self) -> &BTreeMap<ServiceName, HealthCheck> {
-        &self.health_checks.by_service
-    }
-
     /// Services whose health check is new, other than before or gone, since the last call.
     pub fn take_health_check_changes(&mut self) -> BTreeSet<ServiceName> {
         std::mem::take(&mut self.health_checks.changed)
     }
 
-    /// The UDP Service ports of a family, with the endpoints their flows may lead to (section 10).
-    pub fn udp_flows(&self, family: IpFamily) -> impl Iterator<Item = UdpFlows<'_>> {
-        self.udp.iter().filter(move |(key, _)| key.family == family).filter_map(|(key, serving)| {
-            let frontends = &self.state.desired.ports.get(key)?.frontends;
-            Some(UdpFlows { key, frontends, serving })
-        })
-    }
-
-    /// UDP Service ports whose EndpointSlices changed since the last call: when to look for stale conntrack entries (10.1).
+    /// UDP Service ports whose EndpointSlices changed, or that came after them, since the last call: when to look for stale conntrack entries (10.1).
     pub fn take_udp_changes(&mut self) -> BTreeSet<PlanKey> {
         self.udp.take_slices_changed()
     }
@@ -248,22 +166,6 @@ impl Planner {
     /// connected sockets to close.
     pub fn take_gone_udp_endpoints(&mut self) -> BTreeSet<SocketAddr> {
         self.udp.take_gone()
-    }
-
-    /// Objects that cannot be used as they are now, ordered by kind and name.
-    pub fn rejected(&self) -> impl Iterator<Item = &ObjectError> {
-        self.rejected.values()
-    }
-
-    /// Parts of objects that are left out, ordered by kind and name.
-    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.warnings.values().flatten()
-    }
-
-    /// Every frontend that a Service port asks for and another one has, ordered by the former: loser, frontend, winner.
-    /// Such a frontend is in the winner's plan only.
-    pub fn contested(&self) -> impl Iterator<Item = (&PlanKey, Frontend, &PlanKey)> {
-        self.state.claims.contested()
     }
 
     fn put(&mut self, reference: ObjectRef, object: &Object) -> Result<Vec<Warning>, ObjectError> {
