@@ -57,13 +57,16 @@ pub(crate) async fn run(config: Config, args: AgentArgs, log_filter: ChangeFilte
     let shutdown = CancellationToken::new();
     // First, since a second agent with the same directories must not get further than this.
     let server = Server::bind(&config.paths.run_dir).context("the agent's socket")?;
+    let metrics = Arc::new(Metrics::new());
     let api = match &config.source {
-        SourceKind::Kube(access) if config.components.proxy => Some(source::kube::connect(access).await?),
+        SourceKind::Kube(access) if config.components.proxy => {
+            Some(source::kube::connect(access, Some(&metrics)).await?)
+        }
         _ => None,
     };
     let parts = Observers {
         events: Events::start(api.as_ref().map(|(client, _)| client.clone()), &config.node_name),
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         health: Arc::new(services::Health::new(config.servers.late_after)),
         node: Arc::new(NodeEligibility::new(&config.node_name)),
     };
@@ -118,7 +121,7 @@ async fn start_overlay(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<watch::Receiver<OverlayStatus>>> {
     let Some(overlay) = &config.overlay else { return Ok(None) };
-    let overlay = pod_network::start(config, overlay, shutdown).await?;
+    let overlay = pod_network::start(config, overlay, &parts.metrics, shutdown).await?;
     tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
     if config.components.cni {
         let installing = cni_files::install_when_ready(config.paths.clone(), overlay.clone());

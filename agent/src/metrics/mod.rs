@@ -2,6 +2,7 @@
 //!
 //! What happens is counted where it happens; what only is, is looked at when somebody asks.
 
+mod api_requests;
 pub(crate) mod cni;
 mod pages;
 mod process;
@@ -19,6 +20,7 @@ use prometheus_client::{
 use std::sync::atomic::AtomicU64;
 use weft_proxy::model::{IpFamily, ObjectKind};
 
+pub(crate) use api_requests::ApiRequests;
 pub(crate) use pages::About;
 pub(crate) use scrape::Scraped;
 pub(crate) use server::{Exposed, router};
@@ -47,6 +49,8 @@ pub(crate) struct Metrics {
     conntrack: Histograms,
     conntrack_deleted: Counters,
     cni_add: Histograms,
+    api_requests: Counters,
+    api_request_times: Histograms,
     scraped: scrape::Families,
     /// Those of `/metrics/slis`, with a registry of their own.
     health_checks: HealthChecks,
@@ -61,6 +65,11 @@ fn seconds() -> Histogram {
 fn long_seconds() -> Histogram {
     let steps = |from: u16, to: u16, step| (from..=to).step_by(step).map(f64::from);
     Histogram::new([0.25, 0.5].into_iter().chain(steps(1, 59, 1)).chain(steps(60, 115, 5)).chain(steps(120, 300, 30)))
+}
+
+/// Kubernetes' buckets for requests to the API server.
+fn api_seconds() -> Histogram {
+    Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0])
 }
 
 impl Default for Metrics {
@@ -88,6 +97,8 @@ impl Metrics {
             conntrack: histograms(),
             conntrack_deleted: Counters::default(),
             cni_add: histograms(),
+            api_requests: Counters::default(),
+            api_request_times: Histograms::new_with_constructor(api_seconds),
             scraped: scrape::Families::register(&mut registry),
             registry: Registry::default(),
             health_checks: HealthChecks::new(),
@@ -124,6 +135,10 @@ impl Metrics {
         kube_proxy.register(name, "Time it took to look for stale UDP flows", self.conntrack.clone());
         let name = "conntrack_reconciler_deleted_entries";
         kube_proxy.register(name, "Stale UDP flows deleted", self.conntrack_deleted.clone());
+        let client = registry.sub_registry_with_prefix("rest_client");
+        client.register("requests", "Requests to the API server, by the code of the answer", self.api_requests.clone());
+        let name = "request_duration_seconds";
+        client.register(name, "Time until the API server began to answer", self.api_request_times.clone());
         let weft = registry.sub_registry_with_prefix("weft");
         weft.register("cni_add_duration_seconds", "Time weft-cni took for ADD", self.cni_add.clone());
         self.registry = registry;
@@ -174,6 +189,15 @@ impl Metrics {
     pub(crate) fn pod_added(&self, took: Duration, succeeded: bool) {
         let result = if succeeded { "success" } else { "error" };
         self.cni_add.get_or_create(&vec![("result", result.to_owned())]).observe(took.as_secs_f64());
+    }
+
+    /// The API server answered a request, or `None`: it did not.
+    pub(crate) fn api_answered(&self, host: &str, method: &str, code: Option<u16>, took: Duration) {
+        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
+        let (host, method) = (("host", host.to_owned()), method.to_owned());
+        let times = self.api_request_times.get_or_create(&vec![host.clone(), ("verb", method.clone())]);
+        times.observe(took.as_secs_f64());
+        self.api_requests.get_or_create(&vec![("code", code), host, ("method", method)]).inc();
     }
 
     /// `/healthz` was answered.

@@ -24,6 +24,8 @@ fn everything() -> (Metrics, Scraped) {
     metrics.healthz_answered(true);
     metrics.livez_answered(false);
     metrics.conntrack_cleaned(IpFamily::V4, Duration::from_millis(1), 4);
+    metrics.api_answered("192.0.2.1:6443", "GET", Some(200), Duration::from_millis(4));
+    metrics.api_answered("192.0.2.1:6443", "GET", None, Duration::from_millis(4));
     metrics.pod_added(Duration::from_millis(20), true);
     let service = ServiceName { namespace: Arc::from("default"), name: Arc::from("web") };
     let port = ServicePortName { service, port: Arc::from("http"), protocol: Protocol::Tcp };
@@ -73,6 +75,9 @@ fn kube_proxys_names_and_labels() {
         "weft_service_connections_total{namespace=\"default\",name=\"web\",port=\"http\",protocol=\"TCP\",ip_family=\"IPv4\"} 7",
         "weft_service_connections_total{namespace=\"\",name=\"\",port=\"\",protocol=\"\",ip_family=\"\"} 8",
         "weft_map_elements_used{map=\"FRONTENDS_V4\"} 9",
+        "rest_client_requests_total{code=\"200\",host=\"192.0.2.1:6443\",method=\"GET\"} 1",
+        "rest_client_requests_total{code=\"<error>\",host=\"192.0.2.1:6443\",method=\"GET\"} 1",
+        "rest_client_request_duration_seconds_bucket{le=\"0.005\",host=\"192.0.2.1:6443\",verb=\"GET\"} 2",
         "weft_peers_up 1",
         "weft_cni_add_duration_seconds_count{result=\"success\"} 1",
         "# TYPE kubeproxy_proxy_healthz_total counter",
@@ -96,8 +101,8 @@ curl -s http://127.0.0.1:10249/metrics
 Those that start with `kubeproxy_` are kube-proxy's, with its names, types, labels and buckets; both address families are
 written in one step, so that their times are the same. `network_programming_duration_seconds` begins where kube-proxy's does,
 at the time in the EndpointSlice's annotation `endpoints.kubernetes.io/last-change-trigger-time`, and ends when the kernel has
-the change. Not there are those of iptables rules and packets, of Go, and of the API client; nor `kubernetes_build_info`, since
-alerts compare it with Kubernetes' own version.
+the change. `rest_client_*` are those of requests to the API server that dashboards show. Not there are those of iptables rules
+and packets, and of Go; nor `kubernetes_build_info`, since alerts compare it with Kubernetes' own version.
 
 The same server answers `/metrics/slis` with `kubernetes_healthcheck` and `kubernetes_healthchecks_total`: how the checks of
 each part (`name`) went that `/healthz`, `/livez` and `/readyz` (`type`) were asked for. `/statusz` says since when the agent

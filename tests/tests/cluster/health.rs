@@ -4,7 +4,7 @@ use std::{fs, net::TcpListener, os::fd::AsFd};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use weft_tests::{Cluster, Node, Request, eventually, secs};
+use weft_tests::{Cluster, Node, OUTSIDE_V4, Request, eventually, secs};
 
 use crate::fixture::{Serving, assert_exact, web_vip};
 
@@ -170,6 +170,8 @@ fn section_17_network_programming_is_measured_once_from_the_time_in_the_slice() 
     counted(cluster.node(1), 1.0)?;
     let seconds = metric(&metrics(cluster.node(1))?, SUM)?;
     ensure!(seconds < 20.0, "it took {seconds} s, it is said");
+    let requests = format!("rest_client_requests_total{{code=\"200\",host=\"{OUTSIDE_V4}:8080\",method=\"GET\"}}");
+    ensure!(metric(&metrics(cluster.node(1))?, &requests)? >= 3.0, "three kinds are listed and watched");
     cluster.manifests_mut().kill_api_server()?;
     cluster.manifests_mut().restart_api_server_from(1_000)?;
     cluster.manifests().apply("slice.yaml", &slice("10.244.9.3", "now")?)?;

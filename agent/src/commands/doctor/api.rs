@@ -51,7 +51,7 @@ pub(super) fn check(context: &Context) -> (Vec<Finding>, Vec<(String, IpAddr)>) 
 
 /// `services`: addresses of the API server's own Service, as far as they are known without it.
 async fn ask(context: &Context, mut services: BTreeSet<IpAddr>, others: &mut Vec<(String, IpAddr)>) -> Vec<Finding> {
-    let (client, url) = match source::kube::connect(&context.outline.access).await {
+    let (client, url) = match source::kube::connect(&context.outline.access, None).await {
         Ok(connected) => connected,
         Err(error) => {
             let note = Finding::note(AREA, "api", error.to_string());

@@ -1,13 +1,17 @@
 //! The way to the API server: kubeconfig, `--master`, or a pod's service account.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::config::KubeAccess;
+use crate::{
+    config::KubeAccess,
+    metrics::{ApiRequests, Metrics},
+};
 
 /// The server sends something on a watch about once a minute, a bookmark if nothing else. Silent for longer, it is gone and nobody
 /// has told us, as when its machine lost power: the watch goes on at another.
@@ -38,11 +42,14 @@ pub(crate) enum AccessError {
     Client(#[source] kube::Error),
 }
 
-/// A client for the configured API server, and its URL.
+/// A client for the configured API server, and its URL. What it asks is counted in `metrics`.
 ///
 /// # Errors
 /// The access is not usable; see [`AccessError`].
-pub(crate) async fn connect(access: &KubeAccess) -> Result<(Client, String), AccessError> {
+pub(crate) async fn connect(
+    access: &KubeAccess,
+    metrics: Option<&Arc<Metrics>>,
+) -> Result<(Client, String), AccessError> {
     let mut config = match &access.kubeconfig {
         Some(path) => {
             let wrong = |source| AccessError::Kubeconfig { path: path.display().to_string(), source };
@@ -59,5 +66,11 @@ pub(crate) async fn connect(access: &KubeAccess) -> Result<(Client, String), Acc
     // Else the time that a connection has waited for its next request would count.
     config.reset_reader_on_write = true;
     let url = config.cluster_url.to_string();
-    Ok((Client::try_from(config).map_err(AccessError::Client)?, url))
+    let host = config.cluster_url.authority().map_or("", |authority| authority.as_str()).into();
+    let client = ClientBuilder::try_from(config).map_err(AccessError::Client)?;
+    let client = match metrics {
+        Some(metrics) => client.with_layer(&ApiRequests { metrics: Arc::clone(metrics), host }).build(),
+        None => client.build(),
+    };
+    Ok((client, url))
 }
