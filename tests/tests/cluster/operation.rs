@@ -130,7 +130,8 @@ fn state(node: &Node) -> Result<BTreeMap<&'static str, String>> {
     let cgroup = node.cgroup().display().to_string();
     Ok(BTreeMap::from([
         ("links", node.run("ip", &["-br", "link"])?),
-        ("addresses", node.run("ip", &["-br", "address"])?),
+        // The kernel's own of IPv6 come when they want.
+        ("addresses", node.run("ip", &["-br", "address", "show", "scope", "global"])?),
         ("routes", node.run("ip", &["route", "show", "table", "all"])?),
         ("nft", node.run("nft", &["list", "ruleset"])?),
         ("forwarding", node.run("sysctl", &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"])?),

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod api_server;
 mod apply;
 mod flags;
+mod guides;
 mod metrics;
 mod paths;
 mod render;

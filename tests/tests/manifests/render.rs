@@ -32,6 +32,11 @@ impl Tree {
         Ok(Self(copy))
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Directory of an overlay.
     pub(crate) fn overlay(&self, name: &str) -> PathBuf {
         self.0.path().join("overlays").join(name)
