@@ -19,18 +19,18 @@ pub(super) fn facts(node: &Node) -> Result<BTreeSet<String>> {
         let (kind, object) = item.as_object().and_then(|item| item.iter().next()).context("output of nft")?;
         let name = object["name"].as_str().unwrap_or_default();
         match kind.as_str() {
-            "set" | "map" => collection(name, object, &mut facts),
+            "set" | "map" => collection(&without_buckets(name), object, &mut facts),
             "chain" => {
                 rules.entry(name).or_default();
             }
             "rule" => {
                 let chain = object["chain"].as_str().unwrap_or_default();
-                rules.entry(chain).or_default().push(object["expr"].to_string());
+                rules.entry(chain).or_default().push(without_buckets(&object["expr"].to_string()));
             }
             _ => {}
         }
     }
-    let shape = |(chain, rules): (&str, Vec<String>)| format!("chain {} {}", without_bucket(chain), rules.join("; "));
+    let shape = |(chain, rules): (&str, Vec<String>)| format!("chain {} {}", without_buckets(chain), rules.join("; "));
     facts.extend(rules.into_iter().map(shape));
     Ok(facts)
 }
@@ -64,16 +64,46 @@ fn meaning(name: &str, key: &Value, value: &Value) -> String {
         format!("{name} {key} has a number")
     } else {
         let target = ["goto", "jump"].iter().find_map(|verb| value.pointer(&format!("/{verb}/target"))?.as_str());
-        format!("{name} {key} {}", target.map_or_else(|| value.to_string(), without_bucket))
+        format!("{name} {key} {}", target.map_or_else(|| value.to_string(), without_buckets))
     }
 }
 
-/// Which of the chains that could serve each other's Services one has got is history: the fourth part of `rr4-tcp-3-17-masq`.
-fn without_bucket(chain: &str) -> String {
-    let Some(start) = chain.find("rr4-").or_else(|| chain.find("rr6-")) else { return chain.to_owned() };
-    let mut parts: Vec<&str> = chain[start..].split('-').collect();
-    if parts.len() > 3 {
-        parts[3] = "n";
+/// Which of the chains that could serve each other's Services one has got is history: the fourth part of `rr4-tcp-3-17-masq`. Maps
+/// of a chain have its name in theirs.
+fn without_buckets(text: &str) -> String {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.split_inclusive(|c| !of_name(c)).map(without_bucket).collect()
+}
+
+fn without_bucket(name: &str) -> String {
+    let Some(start) = name.find("rr4-").or_else(|| name.find("rr6-")) else { return name.to_owned() };
+    let mut parts: Vec<&str> = name[start..].split('-').collect();
+    // What ends the name is still there.
+    let end = parts.get(3).map_or("", |bucket| bucket.trim_start_matches(|c: char| c.is_ascii_digit())).to_owned();
+    let anonymous = format!("n{end}");
+    if let Some(bucket) = parts.get_mut(3) {
+        *bucket = &anonymous;
     }
-    format!("{}{}", &chain[..start], parts.join("-"))
+    format!("{}{}", &name[..start], parts.join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_history() {
+        for (text, expected) in [
+            ("rr4-tcp-3-17-masq", "rr4-tcp-3-n-masq"),
+            ("np-rr6-udp-1-0", "np-rr6-udp-1-n"),
+            (r#""data":"@endpoints-np-rr4-tcp-1-4","key""#, r#""data":"@endpoints-np-rr4-tcp-1-n","key""#),
+            (
+                "@choices-rr4-tcp-2-12 @numbered-rr4-tcp-2-12-sticky9",
+                "@choices-rr4-tcp-2-n @numbered-rr4-tcp-2-n-sticky9",
+            ),
+            ("services4 10.96.0.1 . 6 . 80", "services4 10.96.0.1 . 6 . 80"),
+        ] {
+            assert_eq!(without_buckets(text), expected);
+        }
+    }
 }
