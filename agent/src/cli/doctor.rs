@@ -12,7 +12,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) agent: AgentArgs,
 
     /// How to print.
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t, help_heading = None::<&str>)]
     pub(crate) output: Output,
 }
 

@@ -15,33 +15,42 @@ use std::process::ExitCode;
 
 pub(crate) use peers::peers;
 pub(crate) use pods::pods;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 pub(crate) use trace::trace;
 
 use crate::{
     cli::{self, Output, QueryArgs, ServicesArgs, VersionArgs},
     status::{ServiceStatus, Status},
+    trace::is_name,
 };
 
 /// `weft status`. Exit code 1 when the agent cannot be asked.
 pub(crate) fn status(args: &QueryArgs) -> ExitCode {
-    query(args, "/status", |status: &Status, out| print::status(status, out))
+    let answer = client::get::<Status>(&args.run_dir, "/status").map_err(|error| error.to_string());
+    finish(args.output, answer, print::status)
 }
 
 /// `weft services [NAMESPACE/NAME]`. Exit code 1 also when the named Service is not there.
 pub(crate) fn services(args: &ServicesArgs) -> ExitCode {
     let path = match &args.service {
-        Some(name) if name.split('/').count() != 2 => {
+        Some(name) if !is_name(name) => {
             eprintln!("weft services: {name:?}: a Service is named NAMESPACE/NAME, for example default/web");
             return ExitCode::from(2);
         }
         Some(name) => format!("/services?service={name}"),
         None => "/services".to_owned(),
     };
-    query(&args.query, &path, |services: &Vec<ServiceStatus>, out| match (&args.service, services.is_empty()) {
-        (Some(name), true) => Err(format!("Service {name} is not known here (or has no port that Weft serves)")),
-        _ => print::services(services, out).map_err(|error| error.to_string()),
-    })
+    let found = client::get::<Vec<ServiceStatus>>(&args.query.run_dir, &path).map_err(|error| error.to_string());
+    match (&args.service, args.query.output) {
+        (Some(name), output) if found.as_ref().is_ok_and(Vec::is_empty) => {
+            eprintln!("weft: Service {name} is not known here (or has no port that Weft serves)");
+            if output == Output::Json {
+                write_out("[]\n");
+            }
+            ExitCode::FAILURE
+        }
+        (_, output) => finish(output, found, |services| print::services(services)),
+    }
 }
 
 pub(crate) use cleanup::main as cleanup_legacy;
@@ -61,25 +70,6 @@ pub(crate) fn completion(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::command(), "weft", &mut script);
     write_out(&String::from_utf8_lossy(&script))
-}
-
-fn query<T: DeserializeOwned + Serialize, E: ToString>(
-    args: &QueryArgs,
-    path: &str,
-    print: impl FnOnce(&T, &mut String) -> Result<(), E>,
-) -> ExitCode {
-    let answer = client::get::<T>(&args.run_dir, path);
-    let text = answer.map_err(|error| error.to_string()).and_then(|answer| match args.output {
-        Output::Json => {
-            serde_json::to_string_pretty(&answer).map(|json| json + "\n").map_err(|error| error.to_string())
-        }
-        Output::Table => {
-            let mut text = String::new();
-            print(&answer, &mut text).map_err(|error| error.to_string())?;
-            Ok(text)
-        }
-    });
-    say(text)
 }
 
 /// Prints what was found out, or why it was not: exit code 1 then.

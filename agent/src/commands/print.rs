@@ -10,7 +10,14 @@ use crate::status::{EndpointStatus, FrontendStatus, ProxyStatus, ServiceStatus, 
 use super::table::Table;
 
 /// The answer of `weft status` for a terminal.
-pub(crate) fn status(status: &Status, out: &mut String) -> fmt::Result {
+pub(crate) fn status(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing into a String does not fail.
+    let _ = print_status(status, &mut text);
+    text
+}
+
+fn print_status(status: &Status, out: &mut String) -> fmt::Result {
     let ready = if status.ready { "ready" } else { "NOT READY" };
     writeln!(out, "Node {}: {ready}", status.node)?;
     let up = duration(status.uptime_seconds);
@@ -72,7 +79,7 @@ fn print_proxy_problems(proxy: &ProxyStatus, out: &mut String) -> fmt::Result {
     let failed = proxy.conntrack.iter().filter(|parameter| parameter.error.is_some()).map(|parameter| &*parameter.name);
     let failed: Vec<&str> = failed.collect();
     if !failed.is_empty() {
-        writeln!(out, "  not set: {}", failed.join(", "))?;
+        writeln!(out, "  kernel parameters not set: {}; `weft doctor` says why", failed.join(", "))?;
     }
     Ok(())
 }
@@ -111,9 +118,9 @@ fn print_overlay(overlay: &OverlayStatus, out: &mut String) -> fmt::Result {
 }
 
 /// The answer of `weft services` for a terminal: a line a Service port, a line an endpoint.
-pub(crate) fn services(services: &[ServiceStatus], out: &mut String) -> fmt::Result {
+pub(crate) fn services(services: &[ServiceStatus]) -> String {
     if services.is_empty() {
-        return writeln!(out, "No Services.");
+        return "No Services.\n".to_owned();
     }
     let mut table = Table::new(["SERVICE", "FRONTENDS", "ENDPOINTS", "CONNECTIONS"]);
     for service in services {
@@ -140,8 +147,7 @@ pub(crate) fn services(services: &[ServiceStatus], out: &mut String) -> fmt::Res
             ]);
         }
     }
-    out.push_str(&table.render());
-    Ok(())
+    table.render()
 }
 
 fn service_name(service: &ServiceStatus) -> String {

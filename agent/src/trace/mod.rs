@@ -17,7 +17,7 @@ use weft_overlay::OverlayStatus;
 use weft_proxy::dataplane::Desired;
 
 pub(crate) use decide::{Mode, Rules};
-pub(crate) use question::{From, QuestionError, To};
+pub(crate) use question::{From, QuestionError, To, is_name};
 
 use self::answer::{Answer, Asked};
 use crate::services;

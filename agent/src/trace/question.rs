@@ -90,7 +90,7 @@ fn split_protocol(text: &str) -> Result<(&str, Option<Protocol>), QuestionError>
 }
 
 /// `namespace/name`, of characters that names of Kubernetes have.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
     };

@@ -106,6 +106,26 @@ fn a_deleted_service_is_gone() -> Result<()> {
 }
 
 #[test]
+fn a_service_that_is_not_there_is_told_in_every_format() -> Result<()> {
+    let cluster = Cluster::builder().agent_flag("--components", "proxy").build()?;
+    let node = cluster.node(1);
+    for (arguments, code, answer, told) in [
+        (&["default/none"][..], 1, "", "default/none is not known here"),
+        (&["default/none", "-o", "json"], 1, "[]\n", "default/none is not known here"),
+        (&["default/n one"], 2, "", "a Service is named NAMESPACE/NAME"),
+        (&["none"], 2, "", "a Service is named NAMESPACE/NAME"),
+        (&["-o", "json"], 0, "[]\n", ""),
+    ] {
+        let mut command = node.agent().command("services");
+        let output = command.arg("--run-dir").arg(node.directory().join("run")).args(arguments).output()?;
+        ensure!(output.status.code() == Some(code), "{arguments:?}: {}: {}", output.status, text(&output));
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(out == answer && err.contains(told), "{arguments:?}: {out:?}, {err:?}");
+    }
+    cluster.shutdown()
+}
+
+#[test]
 fn cleanup_leaves_nothing_on_the_node() -> Result<()> {
     let serving = Serving::start()?;
     let node = serving.cluster.node(1);

@@ -35,10 +35,8 @@ fn services_are_a_line_an_endpoint() {
         service("web", &[("10.244.1.2", 200), ("10.244.2.2", 200), ("10.244.3.2", 199)], Verdict::Endpoints),
         service("gone", &[], Verdict::Reject),
     ];
-    let mut text = String::new();
-    services(&list, &mut text).unwrap();
     assert_eq!(
-        text,
+        services(&list),
         "\
 SERVICE                 FRONTENDS                 ENDPOINTS                CONNECTIONS
 default/web:http TCP    ClusterIP 10.96.0.10:80   10.244.1.2:8080 (here)   200
@@ -78,8 +76,7 @@ fn a_problem_is_seen_in_the_status() {
             warnings: vec!["Service: the API server lost 9 of 10".to_owned()],
         }),
     };
-    let mut text = String::new();
-    status(&node, &mut text).unwrap();
+    let text = status(&node);
     for expected in [
         "Node n1: NOT READY",
         "up 1m15s",
