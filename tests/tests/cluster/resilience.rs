@@ -29,6 +29,57 @@ fn ten_kills_and_restarts_under_load_fail_no_connection() -> Result<()> {
 }
 
 #[test]
+fn kills_amid_changes_fail_no_connection_in_nftables_mode() -> Result<()> {
+    kills_amid_changes_fail_no_connection("nftables")
+}
+
+#[test]
+fn kills_amid_changes_fail_no_connection_in_iptables_mode() -> Result<()> {
+    kills_amid_changes_fail_no_connection("iptables")
+}
+
+/// The agent is killed while it, or a program it runs, works on other Services.
+fn kills_amid_changes_fail_no_connection(mode: &str) -> Result<()> {
+    let serving = Serving::on(Cluster::builder().agent_flag("--proxy-mode", mode).alone())?;
+    let (client, agent) = (&serving.clients[0], serving.cluster.node(1).agent());
+    let load = client.load(&Load::new(web_vip(), 1000))?;
+    for round in 0..RESTARTS {
+        // Each time another number of endpoints, for which rules have to be made.
+        let endpoints: String = (0..=round).map(|n| format!("- addresses: [10.250.{round}.{n}]\n")).collect();
+        serving.cluster.manifests().apply("others.yaml", &others(round, &endpoints))?;
+        thread::sleep(Duration::from_millis(7 * u64::try_from(round)?));
+        agent.kill()?;
+        agent.start()?;
+        agent.wait_ready(secs(10))?;
+    }
+    load.finish()?.all_good()?;
+    assert_exact(client, &Request::tcp(web_vip()))?;
+    serving.shutdown()
+}
+
+/// Twenty Services with these endpoints.
+fn others(round: usize, endpoints: &str) -> String {
+    let other = |n: usize| {
+        format!(
+            "---
+apiVersion: v1
+kind: Service
+metadata: {{name: other-{n}, namespace: default}}
+spec: {{clusterIP: 10.96.{round}.{n}, ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: other-{n}, namespace: default, labels: {{kubernetes.io/service-name: other-{n}}}}}
+addressType: IPv4
+ports: [{{port: 80}}]
+endpoints:
+{endpoints}"
+        )
+    };
+    (100..120).map(other).collect()
+}
+
+#[test]
 fn node_port_and_overlay_outlive_the_agents() -> Result<()> {
     let serving = Serving::on(Cluster::builder().alone())?;
     let target = serving.cluster.node(1).socket_v4(WEB_NODE_PORT);
