@@ -40,7 +40,7 @@ pub use ruleset::TABLE_NAME;
 use self::{
     driver::{Kernel, Nft, NftError},
     plan::Plan,
-    shadow::Shadow,
+    shadow::{Observed, Shadow},
     table::Table,
     transaction::Transaction,
 };
@@ -91,6 +91,9 @@ impl Nftables {
                 // What was postponed is among what is seen.
                 self.idle = Transaction::default();
                 let seen = self.nft.observe().map_err(error("read table"))?;
+                if seen.table == Observed::Foreign {
+                    tracing::info!(table = ruleset::TABLE, "it is not as this agent makes it: it is made anew");
+                }
                 let (shadow, mut plan) =
                     Shadow::load(self.scope, &self.settings, buckets::CHAINS, desired, &seen.table);
                 plan.remove_stand_in |= seen.stand_in;
