@@ -31,6 +31,7 @@ use crate::{
     conntrack_parameters, data_planes,
     events::{self, Events, Note},
     health::{self, Health, Listening, NodeEligibility, Servers},
+    host_ports,
     log::ChangeFilter,
     metrics::{self, About, Exposed, Metrics},
     node_addresses, pod_network,
@@ -124,6 +125,8 @@ async fn start_overlay(
     let overlay = pod_network::start(config, overlay, &parts.metrics, shutdown).await?;
     tokio::spawn(events::follow_overlay(overlay.clone(), parts.events.clone()));
     if config.components.cni {
+        let networks = config.paths.state_dir.join(cni_files::NETWORKS);
+        tokio::spawn(host_ports::look_after(networks, shutdown.clone()).instrument(info_span!("cni")));
         let installing = cni_files::install_when_ready(config.paths.clone(), overlay.clone());
         tokio::spawn(installing.instrument(info_span!("cni")));
         let metrics = Arc::clone(&parts.metrics);

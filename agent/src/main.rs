@@ -19,6 +19,7 @@ mod data_planes;
 mod entry;
 mod events;
 mod health;
+mod host_ports;
 mod log;
 mod metrics;
 mod node_addresses;

@@ -4,7 +4,7 @@
 //! Section numbers such as R1.4 or A1 in comments are those of the requirement list, `docs/cni-requirements.md`.
 //!
 //! A library only for the sake of the fuzz targets, which need the readers of foreign bytes ([`input`]), and of the agent, which shows
-//! the [`pods`] of its node.
+//! the [`pods`] of its node and restores their host ports.
 
 mod add;
 mod args;
@@ -33,5 +33,6 @@ mod teardown;
 mod version;
 mod veth;
 
+pub use host_port::{HOST_PORTS_TABLE, HostPortsError, restore_host_ports};
 pub use plugin::run;
 pub use pods::{Pod, PodHostPort, PodsError, pods};

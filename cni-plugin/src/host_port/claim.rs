@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
 use weft_netlink::NftElement;
 
 use super::mapping::{Mapping, Masquerade, Protocol};
@@ -18,7 +19,7 @@ const PROGRAM: &str = "weft-cni";
 const COMMENT_BYTES: usize = 250;
 
 /// Whose a claim is: an attachment, as far as it can be read back from the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub(crate) struct Holder {
     pub(crate) network: String,
     pub(crate) container_id: String,
@@ -26,7 +27,7 @@ pub(crate) struct Holder {
 }
 
 /// A mapping of one family for one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Claim {
     /// Address of the node; unspecified: any.
     pub(crate) host: IpAddr,

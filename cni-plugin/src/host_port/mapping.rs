@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Code, Error};
@@ -20,7 +20,7 @@ pub(crate) struct PortMapSettings {
 }
 
 /// `backend`, as the reference plugin calls it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PortMapBackend {
     Nftables,
@@ -28,7 +28,8 @@ pub(crate) enum PortMapBackend {
 }
 
 /// Whose address the pod sees in place of the client's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Masquerade {
     /// `"snat": false`.
     Never,
@@ -39,7 +40,8 @@ pub(crate) enum Masquerade {
 }
 
 /// Transport protocols with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {
     Tcp,
     Udp,

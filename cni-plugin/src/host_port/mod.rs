@@ -1,12 +1,14 @@
 //! hostPort: ports of the node that lead to a pod (section 8), in place of the reference plugin `portmap`.
 //!
-//! What is claimed is written in the kernel's rules alone, with whose it is: so DEL and GC need no files, and whatever a
-//! killed plugin left is found.
+//! What is claimed is written in the kernel's rules, with whose it is: so DEL and GC need no files, and whatever a killed plugin
+//! left is found. It is recorded in files too ([`records`]), for the agent to put back what somebody flushed.
 
 mod claim;
 mod iptables;
 mod mapping;
 mod nftables;
+mod records;
+mod restore;
 mod stale_flows;
 mod table;
 
@@ -19,32 +21,30 @@ use crate::{
     config::Config,
     error::{Code, Error},
     extras::{Attached, Extra},
-    host_port::claim::{Claim, Holder},
+    host_port::{
+        claim::{Claim, Holder},
+        records::{Record, Records},
+    },
     result::{AddResult, Reported},
     teardown::Teardown,
 };
 
 pub(crate) use mapping::{Masquerade, PortMapBackend, PortMapSettings};
+pub use restore::{HostPortsError, restore_host_ports};
+
+/// The nftables table with the host ports of all pods.
+pub const HOST_PORTS_TABLE: &str = table::TABLE;
 
 /// The extra.
 pub(crate) struct HostPort;
 
-/// Where the rules are. DEL and GC look in all places, for the configuration may have changed since ADD.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backend {
-    Nftables,
-    Iptables,
-}
-
-impl Backend {
-    /// As configured, else nftables, else iptables.
-    fn choose(config: &Config) -> Result<Self, Error> {
-        match config.port_map.backend {
-            Some(PortMapBackend::Nftables) => Ok(Self::Nftables),
-            Some(PortMapBackend::Iptables) => Ok(Self::Iptables),
-            None if nftables::is_supported()? => Ok(Self::Nftables),
-            None => Ok(Self::Iptables),
-        }
+/// Where the rules of a configuration are to be: as it says, else nftables, else iptables. DEL and GC look in all places, for the
+/// configuration may have changed since ADD.
+fn backend(config: &Config) -> Result<PortMapBackend, Error> {
+    match config.port_map.backend {
+        Some(backend) => Ok(backend),
+        None if nftables::is_supported()? => Ok(PortMapBackend::Nftables),
+        None => Ok(PortMapBackend::Iptables),
     }
 }
 
@@ -64,17 +64,22 @@ impl Extra for HostPort {
         if claims.iter().any(Claim::serves_loopback) {
             sysctl::set(&route_localnet(attached), "1")?;
         }
-        match Backend::choose(attached.config)? {
-            Backend::Nftables => nftables::add(&claims)?,
-            Backend::Iptables => iptables::add(attached.config, &claims)?,
+        let (config, backend) = (attached.config, backend(attached.config)?);
+        let records = Records::open(&config.data_dir)?;
+        records.write(&Record { backend, claims: claims.clone() })?;
+        match backend {
+            PortMapBackend::Nftables => nftables::add(&claims)?,
+            PortMapBackend::Iptables => iptables::add(config, &claims)?,
         }
+        drop(records);
         // Rules first: what comes in between is translated already, and not tracked without a translation again.
         stale_flows::forget_others(attached.host, &claims);
         Ok(())
     }
 
     fn del(&self, id: AttachmentId<'_>, config: &Config) -> Result<(), Error> {
-        remove(config, &|holder: &Holder| holder.is(id))
+        let records = Records::open_if_of(&config.data_dir, id)?;
+        remove(config, records, &|holder: &Holder| holder.is(id))
     }
 
     fn check(&self, attached: &Attached<'_>, _: &Reported) -> Result<(), Error> {
@@ -89,23 +94,24 @@ impl Extra for HostPort {
                 format!("{parameter} is off: host ports cannot be had by 127.0.0.1"),
             ));
         }
-        match Backend::choose(attached.config)? {
-            Backend::Nftables => nftables::check(&claims),
-            Backend::Iptables => iptables::check(attached.config, &claims),
+        match backend(attached.config)? {
+            PortMapBackend::Nftables => nftables::check(&claims),
+            PortMapBackend::Iptables => iptables::check(attached.config, &claims),
         }
     }
 
     fn gc(&self, config: &Config, valid: &ValidAttachments) -> Result<(), Error> {
-        remove(config, &|holder: &Holder| holder.network == config.name && !valid.contains(holder.owner()))
+        let records = Records::open_existing(&config.data_dir)?;
+        remove(config, records, &|holder: &Holder| holder.network == config.name && !valid.contains(holder.owner()))
     }
 
     fn status(&self, config: &Config) -> Result<(), Error> {
         if !config.port_map.may_be_asked_for {
             return Ok(());
         }
-        let usable = match Backend::choose(config) {
-            Ok(Backend::Nftables) => nftables::is_supported().map(drop),
-            Ok(Backend::Iptables) => iptables::status(),
+        let usable = match backend(config) {
+            Ok(PortMapBackend::Nftables) => nftables::is_supported().map(drop),
+            Ok(PortMapBackend::Iptables) => iptables::status(),
             Err(error) => Err(error),
         };
         usable.map_err(|error| Error {
@@ -116,11 +122,14 @@ impl Extra for HostPort {
     }
 }
 
-/// Removes the claims of some holders, wherever they are.
-fn remove(config: &Config, whose: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+/// Removes the claims of some holders, wherever they are, and then what is written of them.
+fn remove(config: &Config, records: Option<Records>, whose: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
     let mut teardown = Teardown::default();
     for removed in [nftables::remove(whose), iptables::remove(config, whose)] {
         teardown.step(removed.map(|claims| stale_flows::forget(&claims)));
+    }
+    if let Some(records) = records {
+        teardown.step(records.remove(whose));
     }
     teardown.finish()
 }

@@ -46,7 +46,7 @@ pub(super) fn is_supported() -> Result<bool, Error> {
 
 /// Adds claims, which come later than all that are there.
 pub(super) fn add(claims: &[Claim]) -> Result<(), Error> {
-    update(&mut ManuallyDrop::new(NftQuery::open()?), &mut |present| {
+    update(&mut ManuallyDrop::new(NftQuery::open()?), &commit, &mut |present| {
         let order = present.iter().map(|claim| claim.order).max().unwrap_or(0) + 1;
         // One for the same pod and port is of a pod that had the address before.
         present.retain(|old| !claims.iter().any(|new| new.element().key == old.element().key));
@@ -61,9 +61,24 @@ pub(super) fn remove(whose: &dyn Fn(&Holder) -> bool) -> Result<Vec<Claim>, Erro
     let mut removed = claims_of(&mut query)?;
     removed.retain(|claim| whose(&claim.holder));
     if !removed.is_empty() {
-        update(&mut query, &mut |present| present.retain(|claim| !whose(&claim.holder)))?;
+        update(&mut query, &commit, &mut |present| present.retain(|claim| !whose(&claim.holder)))?;
     }
     Ok(removed)
+}
+
+/// Adds those of the claims that are missing, in their order, and whatever of the table is; for processes that go on, so nothing stays
+/// open. Returns how many were missing.
+pub(super) fn restore(claims: &[&Claim]) -> Result<usize, Error> {
+    let mut missing = 0;
+    let commit = |batch| NftWriter::open()?.commit(batch);
+    update(&mut NftQuery::open()?, &commit, &mut |present| {
+        let lacks = |claim: &&&Claim| !present.iter().any(|other| other.equals(claim));
+        let absent: Vec<Claim> = claims.iter().filter(lacks).map(|claim| (*claim).clone()).collect();
+        let last = present.iter().map(|claim| claim.order).max().unwrap_or(0);
+        missing = absent.len();
+        present.extend((last + 1..).zip(absent).map(|(order, claim)| Claim { order, ..claim }));
+    })?;
+    Ok(missing)
 }
 
 /// All claims there are; for processes that go on, so nothing stays open. `None`: the kernel has no nftables.
@@ -97,19 +112,27 @@ pub(super) fn check(claims: &[Claim]) -> Result<(), Error> {
 }
 
 /// Changes the claims, and all that follows from them.
-fn update(query: &mut NftQuery, change: &mut dyn FnMut(&mut Vec<Claim>)) -> Result<(), Error> {
+fn update(
+    query: &mut NftQuery,
+    commit: &dyn Fn(NftBatch) -> weft_netlink::Result<()>,
+    change: &mut dyn FnMut(&mut Vec<Claim>),
+) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let observed = observe(query)?;
         let mut claims = observed.claims();
         change(&mut claims);
         let Some(batch) = plan(&observed, &claims) else { return Ok(()) };
-        // Left open as those to look are.
-        match ManuallyDrop::new(NftWriter::open()?).commit(batch) {
+        match commit(batch) {
             Err(error) if error.is_outdated() => {}
             other => return other.map_err(Error::from),
         }
     }
     Err(Error::new(Code::TryAgainLater, format!("rules changed {ATTEMPTS} times while host ports were being mapped")))
+}
+
+/// By a socket that stays open, as those to look do.
+fn commit(batch: NftBatch) -> weft_netlink::Result<()> {
+    ManuallyDrop::new(NftWriter::open()?).commit(batch)
 }
 
 fn claims_of(query: &mut NftQuery) -> Result<Vec<Claim>, Error> {

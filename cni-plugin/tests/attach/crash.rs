@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use weft_netlink::RouteFilter;
 
 use crate::{
-    host_port::{mapping, rules},
+    host_port::{assert_no_records, mapping, rules},
     kit::{Node, PLUGIN, PLUGINS, Pod, path_of, start},
 };
 
@@ -82,6 +82,7 @@ fn assert_nothing_left(node: &Node) {
     // iptables leaves its empty tables.
     let rules = rules(&node.netns);
     assert!(!rules.to_lowercase().contains("weft"), "{rules}");
+    assert_no_records(node);
 }
 
 /// What the pods have beside an interface with two addresses: nothing, host ports and a bandwidth, the same by iptables.

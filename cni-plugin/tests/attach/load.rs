@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weft_netlink::RouteFilter;
 
 use crate::{
-    host_port::{mapping, rules},
+    host_port::{assert_no_records, mapping, rules},
     kit::{Node, Pod, addresses},
 };
 
@@ -49,6 +49,7 @@ fn assert_nothing_left(node: &Node) {
     let routes = node.netlink().routes(&RouteFilter::default()).unwrap();
     assert!(routes.is_empty(), "{routes:?}");
     assert_eq!(rules(&node.netns), "");
+    assert_no_records(node);
     assert_eq!(node.store_files(), ["last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
 }
 

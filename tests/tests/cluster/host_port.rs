@@ -66,6 +66,33 @@ fn the_node_port_wins(mode: &str, backend: &str) -> Result<()> {
     single.shutdown()
 }
 
+/// Host ports of pods that run on are put back, within seconds.
+#[test]
+fn flushed_rules_come_back() -> Result<()> {
+    let single = Single::start(Cluster::builder().agent_flag("--proxy-mode", "nftables"), 1)?;
+    let (node, outside) = (single.node(), single.cluster.outside());
+    single.apply_web("  type: NodePort\n", &format!(", nodePort: {PORT}"))?;
+    let pod = pod_with_host_port(node, "pod-1", PORT + 1)?;
+    let _server = pod.serve()?;
+    let both_serve = || -> Result<()> {
+        gets_at(outside, node, PORT, "web-1")?;
+        gets_at(outside, node, PORT + 1, "pod-1")
+    };
+    both_serve()?;
+    node.run("nft", &["flush", "ruleset"])?;
+    both_serve()?;
+    // Whatever happened while no agent ran.
+    node.agent().stop()?;
+    node.run("nft", &["flush", "ruleset"])?;
+    gets_at(outside, node, PORT + 1, "ConnectionRefused")?;
+    node.agent().start()?;
+    both_serve()?;
+    pod.remove()?;
+    let tables = node.run("nft", &["list", "tables"])?;
+    ensure!(!tables.contains("weft-hostports"), "{tables}");
+    single.shutdown()
+}
+
 /// Both have their rules in the same chains of table nat, and neither minds the other's.
 #[test]
 fn in_iptables_mode_both_live_side_by_side() -> Result<()> {
@@ -107,7 +134,7 @@ fn in_iptables_mode_both_live_side_by_side() -> Result<()> {
         Ok(())
     })?;
     both_serve()?;
-    // Table nat: and a host port that is mapped then comes after the Services again.
+    // Table nat: and a host port that is mapped then comes after the Services again; the restarted agent puts those of before back.
     node.run("iptables", &["-t", "nat", "-F"])?;
     let fourth = pod_with_host_port(node, "pod-4", PORT)?;
     let _server = fourth.serve()?;
@@ -116,12 +143,14 @@ fn in_iptables_mode_both_live_side_by_side() -> Result<()> {
         Ok(())
     })?;
     gets_at(outside, node, PORT, "web-1")?;
+    single.restart(&[])?;
+    both_serve()?;
     // Without Services the port is the pod's.
     node.agent().stop()?;
     let output = node.agent().command("cleanup").args(node.agent().arguments()).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     ensure!(rules("KUBE-SERVICES")?.is_empty(), "{:#?}", rules("KUBE-SERVICES"));
-    gets_at(outside, node, PORT, "pod-4")?;
+    gets_at(outside, node, PORT, "pod-")?;
     for pod in [hidden, pod, fourth] {
         pod.remove()?;
     }

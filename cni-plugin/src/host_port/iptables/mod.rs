@@ -19,12 +19,12 @@ use crate::{
 /// Adds claims in front of those that are there: the later pod wins.
 pub(super) fn add(config: &Config, claims: &[Claim]) -> Result<(), Error> {
     let mut ledger = Ledger::open(&config.data_dir)?;
-    for (v4, claims) in by_family(claims) {
+    for (v4, claims) in by_family(claims.iter()) {
         let programs = ledger.of_family(v4).cloned().map_or_else(|| Programs::choose(v4), Ok)?;
         let present = programs.tables()?;
         // Rules that are not noted would not be looked for.
         ledger.note(&programs)?;
-        programs.restore(&present.additions(&claims))?;
+        programs.restore(&present.additions(v4, &claims))?;
     }
     Ok(())
 }
@@ -46,6 +46,21 @@ pub(super) fn remove(config: &Config, whose: &dyn Fn(&Holder) -> bool) -> Result
     Ok(removed)
 }
 
+/// Adds those of the claims that are missing, in their order, and the way to them. Returns how many were missing.
+pub(super) fn restore(data_dir: &Path, claims: &[&Claim]) -> Result<usize, Error> {
+    let (mut ledger, mut missing) = (Ledger::open(data_dir)?, 0);
+    for (v4, claims) in by_family(claims.iter().copied()) {
+        let programs = ledger.of_family(v4).cloned().map_or_else(|| Programs::choose(v4), Ok)?;
+        let present = programs.tables()?;
+        let lacks = |claim: &&Claim| !present.claims().any(|found| found.equals(claim));
+        let absent: Vec<_> = claims.into_iter().filter(lacks).collect();
+        ledger.note(&programs)?;
+        programs.restore(&present.additions(v4, &absent))?;
+        missing += absent.len();
+    }
+    Ok(missing)
+}
+
 /// All claims there are.
 pub(super) fn claims(data_dir: &Path) -> Result<Vec<Claim>, Error> {
     let Some(ledger) = Ledger::open_noted(data_dir)? else { return Ok(Vec::new()) };
@@ -60,7 +75,7 @@ pub(super) fn claims(data_dir: &Path) -> Result<Vec<Claim>, Error> {
 pub(super) fn check(config: &Config, claims: &[Claim]) -> Result<(), Error> {
     let lacks = |what: &str| Err(Error::new(Code::NotAsMade, format!("iptables has no rule {what}")));
     let ledger = Ledger::open_noted(&config.data_dir)?;
-    for (v4, claims) in by_family(claims) {
+    for (v4, claims) in by_family(claims.iter()) {
         let programs = ledger.as_ref().and_then(|ledger| ledger.of_family(v4));
         let present = programs.map(Programs::tables).transpose()?.unwrap_or_default();
         if let Some(rule) = present.lacks(v4) {
@@ -80,7 +95,7 @@ pub(super) fn status() -> Result<(), Error> {
 }
 
 /// The families that are asked for, IPv4 first.
-fn by_family(claims: &[Claim]) -> impl Iterator<Item = (bool, Vec<&Claim>)> {
-    let of = |v4: bool| (v4, claims.iter().filter(|claim| claim.pod.is_ipv4() == v4).collect::<Vec<_>>());
-    [of(true), of(false)].into_iter().filter(|(_, claims)| !claims.is_empty())
+fn by_family<'a>(claims: impl Iterator<Item = &'a Claim>) -> impl Iterator<Item = (bool, Vec<&'a Claim>)> {
+    let (v4, v6): (Vec<_>, Vec<_>) = claims.partition(|claim| claim.pod.is_ipv4());
+    [(true, v4), (false, v6)].into_iter().filter(|(_, claims)| !claims.is_empty())
 }

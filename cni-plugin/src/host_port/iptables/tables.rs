@@ -69,9 +69,8 @@ impl Tables {
         ENTRANCES.into_iter().find(|rule| !has(&self.nat, rule)).or(guard)
     }
 
-    /// Input for `iptables-restore` that adds claims, all of one family.
-    pub(super) fn additions(&self, claims: &[&Claim]) -> String {
-        let v4 = claims.iter().any(|claim| claim.pod.is_ipv4());
+    /// Input for `iptables-restore` that adds claims, all of one family, the last one in front, and what they need.
+    pub(super) fn additions(&self, v4: bool, claims: &[&Claim]) -> String {
         let guard = Some(GUARD).filter(|rule| v4 && !has(&self.filter, rule));
         // Declaring a chain that is there would empty it.
         let chains = [PORTS, SOURCES].into_iter().filter(|chain| !self.has_chain(chain));
@@ -209,7 +208,7 @@ mod tests {
             let (one, other) = (claimed("one", host, one), claimed("other", host, other));
             assert!(tables.has_kubernetes && tables.lacks(one.pod.is_ipv4()).is_some());
             for claim in [&one, &other] {
-                let input = tables.additions(&[claim]);
+                let input = tables.additions(claim.pod.is_ipv4(), &[claim]);
                 carry_out(&mut tables, &input);
             }
             assert_eq!(tables.lacks(one.pod.is_ipv4()), None);

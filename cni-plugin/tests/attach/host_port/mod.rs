@@ -4,6 +4,7 @@ mod iptables;
 mod killed;
 mod loopback;
 mod packets;
+mod restore;
 mod site;
 
-pub(crate) use site::{mapping, rules};
+pub(crate) use site::{assert_no_records, mapping, rules};

@@ -1,6 +1,7 @@
 //! A node with a client outside, pods that serve, and who asks them.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
@@ -147,4 +148,13 @@ pub(crate) fn rules(netns: &Netns) -> String {
 pub(super) fn assert_nothing_left(site: &Site) {
     assert_eq!(rules(&site.node.netns), "");
     assert!(site.node.reserved().is_empty());
+    assert_no_records(&site.node);
+}
+
+/// Nothing is written of any host port.
+pub(crate) fn assert_no_records(node: &Node) {
+    let Ok(listing) = fs::read_dir(node.directory().join("networks/.hostports")) else { return };
+    let mut names: Vec<_> = listing.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.contains(':'));
+    assert!(names.is_empty(), "{names:?}");
 }
