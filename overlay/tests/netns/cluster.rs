@@ -40,8 +40,9 @@ pub(crate) struct Node {
 impl Cluster {
     pub(crate) fn new() -> Self {
         let underlay = Netns::create().unwrap();
-        // Snooping without a querier on the link loses neighbour solicitations.
-        run(&underlay, "ip link add br0 type bridge mcast_snooping 0");
+        // Snooping without a querier on the link loses neighbour solicitations. Without an address of its own a bridge takes that
+        // of a port, and another one when the port goes: nodes would send to a router that is not there any more.
+        run(&underlay, "ip link add br0 address 02:00:00:00:fe:00 type bridge mcast_snooping 0");
         run(&underlay, "ip link set br0 up");
         Self { directory: tempfile::tempdir().unwrap(), underlay, routed: false }
     }
@@ -50,7 +51,7 @@ impl Cluster {
     pub(crate) fn routed() -> Self {
         let cluster = Self { routed: true, ..Self::new() };
         for command in [
-            "ip link add br1 type bridge mcast_snooping 0",
+            "ip link add br1 address 02:00:00:00:fe:01 type bridge mcast_snooping 0",
             "ip link set br1 up",
             "ip address add 172.30.0.254/24 dev br0",
             "ip address add 172.30.1.254/24 dev br1",
