@@ -250,6 +250,12 @@ impl Reconciler {
         self.rest(cause, now, kernel);
     }
 
+    /// The first pass, which does not yet say in `subnet.env` that the network is up.
+    pub(crate) fn prepare(&mut self, now: Instant) {
+        self.kernel_pass(Cause::NewDesired, now);
+        self.rest(Cause::NewDesired, now, false);
+    }
+
     /// A glance at what rtnetlink does not show: parameters, packet rules, `subnet.env`. Costs some microseconds while all is
     /// well. True if something is to be reported.
     pub(crate) fn glance(&mut self, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -139,8 +139,12 @@ enum Wake {
 
 impl Server {
     async fn run(&mut self) {
+        self.reconciler.prepare(Instant::now());
+        // That made devices, and notices tell how these were in between, which is not how they are known to be. By now they have
+        // come: the second look is better had before the node says that it is ready than when the first lease changes.
+        self.take_in_events();
         self.pass(Cause::NewDesired);
-        let mut glances = interval(GLANCE);
+        let mut glances = interval_at((Instant::now() + GLANCE).into(), GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.reconciler.packet_filter().watched = self.notices.has_rules();
@@ -194,6 +198,12 @@ impl Server {
         }
     }
 
+    fn take_in_events(&mut self) {
+        while let Ok(events) = self.events.try_recv() {
+            self.reconciler.notice(&events);
+        }
+    }
+
     fn take_time(&mut self, now: Instant) {
         if now >= self.next_check {
             self.next_check = now + self.check_interval;
@@ -202,9 +212,7 @@ impl Server {
             self.pass(Cause::Check);
         } else if self.look.is_some_and(|look| now >= look) {
             // What has come meanwhile is about to be observed.
-            while let Ok(events) = self.events.try_recv() {
-                self.reconciler.notice(&events);
-            }
+            self.take_in_events();
             let moved = self.reconciler.refresh_underlay();
             self.pass(if moved { Cause::NewDesired } else { Cause::Event });
             (self.look, self.looked) = (None, Some(Instant::now()));
