@@ -4,7 +4,7 @@
 //! Section numbers such as R1.4 or A1 in comments are those of the requirement list, `docs/cni-requirements.md`.
 //!
 //! A library only for the sake of the fuzz targets, which need the readers of foreign bytes ([`input`]), and of the agent, which shows
-//! the [`pods`] of its node and restores their host ports.
+//! the [`pods()`] of its node and restores their host ports.
 
 mod add;
 mod args;
