@@ -57,8 +57,12 @@ pub(crate) enum Command {
     /// Exit codes: 0 asked to stop; 2 bad usage or configuration (all mistakes listed); 1 anything else.
     Agent(Box<RunArgs>),
     /// Show what the agent on this node does: subnet, peers, data plane, sync state.
+    ///
+    /// Exit codes: 0 the agent says it, ready or not; 1 no agent answers.
     Status(QueryArgs),
     /// Show Services with their frontends, endpoints and how many connections each endpoint got.
+    ///
+    /// Exit codes: 0 here they are; 1 there is no such Service, or no agent answers; 2 bad usage.
     Services(ServicesArgs),
     /// Tell what becomes of a connection, by the kernel as it is now, and where that is not the plan
     ///

@@ -102,7 +102,8 @@ Those that start with `kubeproxy_` are kube-proxy's, with its names, types, labe
 written in one step, so that their times are the same. `network_programming_duration_seconds` begins where kube-proxy's does,
 at the time in the EndpointSlice's annotation `endpoints.kubernetes.io/last-change-trigger-time`, and ends when the kernel has
 the change. `rest_client_*` are those of requests to the API server that dashboards show. Not there are those of iptables rules
-and packets, and of Go; nor `kubernetes_build_info`, since alerts compare it with Kubernetes' own version.
+and packets, and of Go; nor `kubernetes_build_info`, since alerts compare it with Kubernetes' own version. For dashboards and
+alerts that ask for `job=\"kube-proxy\"` there is `manifests/monitoring/as-kube-proxy.yaml`.
 
 The same server answers `/metrics/slis` with `kubernetes_healthcheck` and `kubernetes_healthchecks_total`: how the checks of
 each part (`name`) went that `/healthz`, `/livez` and `/readyz` (`type`) were asked for. `/statusz` says since when the agent

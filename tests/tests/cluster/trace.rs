@@ -1,6 +1,7 @@
 //! `weft trace` says what becomes of a connection; real connections tell whether that is true.
 
 mod agreement;
+mod places;
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Cluster, Request, Trace, eventually, secs};

@@ -62,23 +62,34 @@ struct PodMonitor {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MonitorSpec {
-    job_label: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_label: Option<String>,
     selector: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector,
     pod_metrics_endpoints: Vec<Endpoint>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Endpoint {
     port: String,
     relabelings: Vec<Relabeling>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    metric_relabelings: Vec<Relabeling>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Relabeling {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     source_labels: Vec<String>,
-    target_label: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replacement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
 }
 
 /// Reads it into its type and writes it again: what is lost on the way is no field.
@@ -113,6 +124,21 @@ fn all_objects_are_of_their_types() -> Result<()> {
             check(&object).with_context(|| directory.display().to_string())?;
         }
     }
+    Ok(())
+}
+
+/// Prometheus finds the same pods once more, under kube-proxy's name.
+#[test]
+fn the_second_monitor_is_of_its_type_and_of_the_same_pods() -> Result<()> {
+    let path = directory().join("monitoring/as-kube-proxy.yaml");
+    let second: Value = serde_saphyr::from_str(&fs::read_to_string(path)?)?;
+    check(&second)?;
+    let monitoring = objects(&Tree::copy()?.monitoring())?;
+    let first = only(&monitoring, "PodMonitor")?;
+    assert_eq!(second["spec"]["selector"], first["spec"]["selector"]);
+    let port = |monitor: &Value| monitor["spec"]["podMetricsEndpoints"][0]["port"].clone();
+    assert_eq!(port(&second), port(first));
+    assert_ne!(second["metadata"]["name"], first["metadata"]["name"]);
     Ok(())
 }
 
