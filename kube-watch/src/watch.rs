@@ -128,9 +128,9 @@ where
         news
     }
 
-    /// Makes the next news a full list, after a pause.
-    pub fn list_again(&mut self, pause: Duration) {
-        self.pause = Some(pause);
+    /// Makes the next news a full list, after a pause as after a failure: the other agents do not like their lists either.
+    pub fn list_again(&mut self) {
+        self.pause = Some(self.backoff.failed());
         (self.listed, self.changes) = (false, None);
     }
 

@@ -1,6 +1,6 @@
 //! Turns the Nodes of the API server into snapshots.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use kube::Api;
 use tokio::{sync::watch, time::timeout};
@@ -9,9 +9,6 @@ use weft_kube_watch::{ListGuard, News, Selection, Verdict, Watch};
 
 use super::{ANSWER, AnnotationPrefix, KubeLeaseConfig, node::WatchedNode};
 use crate::lease::{Lease, LeaseError, LeaseSnapshot, LeaseTable, Rejection};
-
-/// After a list was refused, the next is asked for this much later.
-const LIST_AGAIN: Duration = Duration::from_secs(5);
 
 type Nodes = Watch<WatchedNode, WatchedNode>;
 type Snapshots = watch::Sender<Option<Arc<LeaseSnapshot>>>;
@@ -88,7 +85,7 @@ impl Follower {
     fn follow(&mut self, news: News<WatchedNode>, nodes: &mut Nodes) -> bool {
         let changed = self.take(news);
         if self.incomplete.is_some() {
-            nodes.list_again(LIST_AGAIN);
+            nodes.list_again();
         }
         changed
     }

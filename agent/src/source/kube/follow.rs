@@ -1,6 +1,6 @@
 //! One kind at the API server, turned into events of the source.
 
-use std::{fmt::Debug, time::Duration};
+use std::fmt::Debug;
 
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -12,9 +12,6 @@ use weft_proxy::{
 };
 
 use crate::source::SourceEvent;
-
-/// After a list was refused, the next is asked for this much later.
-const LIST_AGAIN: Duration = Duration::from_secs(5);
 
 /// Takes what the source says; false when nobody wants to know any more.
 type Deliver<'a> = &'a (dyn Fn(SourceEvent) -> bool + Sync);
@@ -52,7 +49,7 @@ impl<'a> Follower<'a> {
             let Ok(news) = news else { continue };
             match self.take(news) {
                 Some(Next::Go) => {}
-                Some(Next::ListAgain) => watch.list_again(LIST_AGAIN),
+                Some(Next::ListAgain) => watch.list_again(),
                 None => return,
             }
         }
