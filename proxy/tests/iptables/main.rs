@@ -17,6 +17,7 @@ mod takeover;
 mod traffic;
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -59,6 +60,14 @@ impl Node<Iptables> {
             None => line,
         });
         lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Runs a program on the node and returns what it prints.
+    fn run(&self, program: &str, arguments: &str) -> String {
+        let command = || Command::new(program).args(arguments.split_whitespace()).output().unwrap();
+        let output = self.net.node.run(command).unwrap();
+        assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn iptables(&self, variant: Variant, arguments: &str) -> String {

@@ -3,19 +3,22 @@
 use std::{collections::BTreeMap, io::ErrorKind, net::IpAddr, sync::Arc, thread, time::Duration};
 
 use crate::{
-    node::{ALL, EXTERNAL, Node, ask, node_port, pick, pod, vip, web},
+    EXTERNAL,
+    node::{ALL, CLIENT, NODE_POD_SIDE, Node, ask, node_port, pick, pod, vip},
+    node_with, plane,
     support::{PATIENCE, ask_tcp, ask_udp, assert_no_connection_fails, enter},
+    web,
 };
 use weft_proxy::{
-    dataplane::{Changed, DataPlane},
+    dataplane::Changed,
     model::{IpFamily, Protocol, ServiceName},
     nftables::{Nftables, PacketScope},
-    plan::{Frontend, Outcome, PacketSettings},
+    plan::{Frontend, Outcome},
 };
 
 #[test]
 fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for (protocol, family) in ALL {
         let plan = web(protocol, family, &[2, 3, 4]);
         node.put(&plan);
@@ -40,7 +43,7 @@ fn node_port_is_in_exact_round_robin_for_four_clients_at_once() {
 /// Else a pod's UDP answer could look like a request to a NodePort to the socket programs, and be lost.
 #[test]
 fn masquerading_leaves_the_node_ports_alone() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for (protocol, family) in ALL {
         node.put(&web(protocol, family, &[2]));
         for _ in 0..50 {
@@ -52,10 +55,10 @@ fn masquerading_leaves_the_node_ports_alone() {
 
 #[test]
 fn the_pod_sees_the_node_if_masqueraded_and_the_client_if_not() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2]);
-        for (masquerade, source) in [(true, ["10.244.1.1", "fd44::1"]), (false, ["192.0.2.2", "2001:db8::2"])] {
+        for (masquerade, source) in [(true, NODE_POD_SIDE), (false, CLIENT)] {
             plan.masquerade_external = masquerade;
             node.put(&plan);
             let answer = node.ask(protocol, node_port(family)).unwrap();
@@ -66,7 +69,7 @@ fn the_pod_sees_the_node_if_masqueraded_and_the_client_if_not() {
 
 #[test]
 fn external_ip_and_load_balancer_address_are_balanced_too() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for (protocol, family) in ALL {
         for frontend in [Frontend::ExternalIp(vip(family)), Frontend::LoadBalancer(vip(family))] {
             let mut plan = web(protocol, family, &[2, 3]);
@@ -81,7 +84,7 @@ fn external_ip_and_load_balancer_address_are_balanced_too() {
 
 #[test]
 fn rules_9_1_9_3_and_9_4_reject_refuses_at_once_and_drop_is_silent() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2]);
         plan.frontends.push(Frontend::ExternalIp(vip(family)));
@@ -107,7 +110,7 @@ fn rules_9_1_9_3_and_9_4_reject_refuses_at_once_and_drop_is_silent() {
 
 #[test]
 fn rule_8_7_a_pod_reaches_itself_through_the_node_port() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for family in [IpFamily::V4, IpFamily::V6] {
         for masquerade in [true, false] {
             let mut plan = web(Protocol::Udp, family, &[2]);
@@ -116,7 +119,7 @@ fn rule_8_7_a_pod_reaches_itself_through_the_node_port() {
             let from = pod(family, 2);
             let answer = node.net.pods.run(|| ask_udp((from, 0).into(), node_port(family), PATIENCE)).unwrap().unwrap();
             assert_eq!(answer.pod, from);
-            assert_eq!(answer.source.to_string(), pick(family, ["10.244.1.1", "fd44::1"]), "{masquerade}");
+            assert_eq!(answer.source.to_string(), pick(family, NODE_POD_SIDE), "{masquerade}");
         }
         // Without a local endpoint in the way, the pod's TCP connection goes the same way.
         node.put(&web(Protocol::Tcp, family, &[3]));
@@ -127,7 +130,7 @@ fn rule_8_7_a_pod_reaches_itself_through_the_node_port() {
 
 #[test]
 fn no_connection_fails_while_endpoints_come_and_go() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     let family = IpFamily::V4;
     node.put(&web(Protocol::Tcp, family, &[2, 3, 4]));
     let client = Arc::clone(&node.net.client);
@@ -141,7 +144,7 @@ fn no_connection_fails_while_endpoints_come_and_go() {
 
 #[test]
 fn counters_survive_a_change_of_the_other_endpoints() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     let (tcp, family) = (Protocol::Tcp, IpFamily::V4);
     let mut plan = web(tcp, family, &[2, 3]);
     node.put(&plan);
@@ -155,7 +158,7 @@ fn counters_survive_a_change_of_the_other_endpoints() {
 
 #[test]
 fn a_restart_leaves_the_table_as_it_is() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     let plans = ALL.map(|(protocol, family)| web(protocol, family, &[2, 3, 4]));
     for plan in &plans {
         node.put(plan);
@@ -173,8 +176,7 @@ fn a_restart_leaves_the_table_as_it_is() {
 
     // With handles: a rule, chain or set made again would have another one.
     let before = node.net.nft("-a list ruleset");
-    node.plane = Nftables::new(EXTERNAL, PacketSettings::default());
-    node.apply(&Changed::Everything);
+    node.restart(plane(EXTERNAL));
     assert_eq!(node.net.nft("-a list ruleset"), before);
     let mut counted = node.connections(&plans[0].key);
     counted.sort_unstable();
@@ -183,14 +185,13 @@ fn a_restart_leaves_the_table_as_it_is() {
 
 #[test]
 fn a_restart_brings_what_changed_meanwhile() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     node.put(&web(Protocol::Tcp, IpFamily::V4, &[2, 3, 4]));
     node.put(&web(Protocol::Udp, IpFamily::V4, &[2]));
     node.desired.ports.clear();
     let plan = web(Protocol::Tcp, IpFamily::V4, &[3]);
     node.desired.ports.insert(plan.key.clone(), Arc::new(plan));
-    node.plane = Nftables::new(EXTERNAL, PacketSettings::default());
-    node.apply(&Changed::Everything);
+    node.restart(plane(EXTERNAL));
     assert_eq!(node.ask(Protocol::Tcp, node_port(IpFamily::V4)).unwrap().pod, pod(IpFamily::V4, 3));
     let error = node.ask(Protocol::Udp, node_port(IpFamily::V4)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "nobody listens on the node itself");
@@ -198,7 +199,7 @@ fn a_restart_brings_what_changed_meanwhile() {
 
 #[test]
 fn a_foreign_flush_is_noticed_and_repaired() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     node.put(&web(Protocol::Tcp, IpFamily::V4, &[2]));
     assert!(node.is_intact());
     for flush in ["flush ruleset", "delete table inet weft-proxy", "flush table inet weft-proxy"] {
@@ -212,28 +213,28 @@ fn a_foreign_flush_is_noticed_and_repaired() {
 
 #[test]
 fn foreign_tables_are_not_touched() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     node.net.nft("add table ip foreign");
     node.net.nft("add chain ip foreign pre { type nat hook prerouting priority dstnat ; }");
     node.net.nft("add rule ip foreign pre tcp dport 30080 dnat to 192.0.2.1:1");
     node.net.nft("add table inet weft-proxy-2");
     let foreign =
-        |node: &Node| [node.net.nft("-a list table ip foreign"), node.net.nft("-a list table inet weft-proxy-2")];
+        |node: &Node<Nftables>| [node.net.nft("-a list table ip foreign"), node.net.nft("-a list table inet weft-proxy-2")];
     let before = foreign(&node);
     node.put(&web(Protocol::Tcp, IpFamily::V4, &[2]));
     node.ask(Protocol::Tcp, node_port(IpFamily::V4)).expect("ours comes before the standard priority");
     node.net.nft("delete table inet weft-proxy");
     node.apply(&Changed::Everything);
-    let Node { net, plane, .. } = &mut node;
-    net.node.run(|| plane.cleanup().unwrap()).unwrap();
-    net.node.run(|| plane.cleanup().expect("twice is fine")).unwrap();
+    node.cleanup();
+    // Twice is fine.
+    node.cleanup();
     assert_eq!(foreign(&node), before);
     assert!(!node.net.nft("list tables").contains("inet weft-proxy\n"));
 }
 
 #[test]
 fn a_cluster_ip_to_drop_is_dropped_beside_the_socket_plane() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     let mut plan = web(Protocol::Tcp, IpFamily::V4, &[2]);
     plan.frontends = vec![Frontend::ClusterIp(vip(IpFamily::V4))];
     plan.internal = Outcome::Drop;
@@ -247,7 +248,7 @@ fn a_cluster_ip_to_drop_is_dropped_beside_the_socket_plane() {
 
 #[test]
 fn scope_all_serves_cluster_ips_to_pods_and_to_the_node() {
-    let mut node = Node::new(PacketScope::All);
+    let mut node = node_with(PacketScope::All);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2, 3, 4]);
         plan.frontends = vec![Frontend::ClusterIp(vip(family))];

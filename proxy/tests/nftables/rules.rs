@@ -9,11 +9,13 @@ use std::{
 };
 
 use crate::{
-    node::{ALL, EXTERNAL, NODE_PORT, Node, ask, node_port, pick, pod, vip, web},
+    EXTERNAL,
+    node::{ALL, CLIENT, NODE_PORT, Node, ask, node_port, pick, pod, vip},
+    node_with, plane,
     support::PATIENCE,
+    web,
 };
 use weft_proxy::{
-    dataplane::Changed,
     model::{IpFamily, Protocol},
     nftables::{Nftables, PacketScope},
     plan::{Frontend, LocalTraffic, Outcome, PacketSettings},
@@ -42,13 +44,13 @@ fn rules_8_1_to_8_4_masquerade_who_is_not_local_at_a_cluster_ip() {
         (PacketSettings { masquerade_all: true, ..client_is_local }, false, "8.4"),
     ];
     for (settings, kept, rule) in cases {
-        let mut node = Node::with(PacketScope::All, settings.clone());
+        let mut node = Node::new(Nftables::new(PacketScope::All, settings.clone()));
         for family in [IpFamily::V4, IpFamily::V6] {
             let mut plan = web(Protocol::Udp, family, &[2]);
             plan.frontends = vec![Frontend::ClusterIp(vip(family))];
             node.put(&plan);
             let client = node.ask(Protocol::Udp, vip(family)).unwrap().source.to_string();
-            assert_eq!(client == pick(family, ["192.0.2.2", "2001:db8::2"]), kept, "{rule} {settings:?}");
+            assert_eq!(client == pick(family, CLIENT), kept, "{rule} {settings:?}");
             node.net
                 .node
                 .run(|| ask(Protocol::Udp, vip(family), PATIENCE))
@@ -63,7 +65,7 @@ fn rules_3_4_to_3_6_and_8_6_policy_local_concerns_only_clients_outside() {
     let outside = local("10.244.1.0/24", "fd44::/64");
     let inside = local("192.0.2.2/32", "2001:db8::2/128");
     for (settings, client_pods) in [(outside, &[2][..]), (inside, &[3, 4])] {
-        let mut node = Node::with(EXTERNAL, settings);
+        let mut node = Node::new(Nftables::new(EXTERNAL, settings));
         for (protocol, family) in ALL {
             let mut plan = web(protocol, family, &[2]);
             plan.frontends.insert(0, Frontend::ExternalIp(vip(family)));
@@ -74,7 +76,7 @@ fn rules_3_4_to_3_6_and_8_6_policy_local_concerns_only_clients_outside() {
                 for _ in 0..2 {
                     let answer = node.ask(protocol, to).unwrap();
                     assert!(client_pods.iter().any(|last| pod(family, *last) == answer.pod), "{protocol} {to}");
-                    assert_eq!(answer.source.to_string(), pick(family, ["192.0.2.2", "2001:db8::2"]), "{protocol}");
+                    assert_eq!(answer.source.to_string(), pick(family, CLIENT), "{protocol}");
                 }
                 let mut pods =
                     [(); 2].map(|()| node.net.node.run(|| ask(protocol, to, PATIENCE)).unwrap().unwrap().pod);
@@ -95,7 +97,7 @@ fn rules_3_4_to_3_6_and_8_6_policy_local_concerns_only_clients_outside() {
 
 #[test]
 fn rules_9_6_to_9_8_source_ranges_are_for_everybody() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2]);
         plan.frontends.push(Frontend::LoadBalancer(vip(family)));
@@ -130,7 +132,7 @@ fn rules_9_6_to_9_8_source_ranges_are_for_everybody() {
 #[test]
 fn rule_9_10_other_ports_of_a_cluster_ip_are_refused() {
     for scope in [PacketScope::All, EXTERNAL] {
-        let mut node = Node::new(scope);
+        let mut node = node_with(scope);
         for (protocol, family) in ALL {
             let mut plan = web(protocol, family, &[2]);
             plan.frontends = vec![Frontend::ClusterIp(vip(family))];
@@ -145,7 +147,7 @@ fn rule_9_10_other_ports_of_a_cluster_ip_are_refused() {
 #[test]
 fn rule_6_6_node_ports_at_localhost() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let mut node = Node::new(PacketScope::All);
+        let mut node = node_with(PacketScope::All);
         let localhost: SocketAddr = ([127, 0, 0, 1], NODE_PORT).into();
         for policy_local in [false, true] {
             let mut plan = web(protocol, IpFamily::V4, &[2, 3]);
@@ -157,15 +159,15 @@ fn rule_6_6_node_ports_at_localhost() {
         // Beside a socket plane the parameter stays as it is.
         let route_localnet = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/route_localnet").unwrap();
         assert_eq!(node.net.node.run(route_localnet).unwrap(), "1\n");
-        assert_eq!(Node::new(EXTERNAL).net.node.run(route_localnet).unwrap(), "0\n");
+        assert_eq!(node_with(EXTERNAL).net.node.run(route_localnet).unwrap(), "0\n");
     }
 }
 
 #[test]
 fn rule_6_6_a_neighbour_does_not_reach_localhost() {
     for localhost_node_ports in [false, true] {
-        let mut node =
-            Node::with(PacketScope::All, PacketSettings { localhost_node_ports, ..PacketSettings::default() });
+        let settings = PacketSettings { localhost_node_ports, ..PacketSettings::default() };
+        let mut node = Node::new(Nftables::new(PacketScope::All, settings));
         node.put(&web(Protocol::Udp, IpFamily::V4, &[2]));
         // As a neighbour's socket would: with a route for 127.0.0.2 and route_localnet at its end.
         let shell = "ip route add 127.0.0.2 via 192.0.2.1; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; \
@@ -188,13 +190,13 @@ fn rule_6_6_a_neighbour_does_not_reach_localhost() {
 
 #[test]
 fn rules_7_1_to_7_7_a_client_stays_with_its_endpoint() {
-    let mut node = Node::new(PacketScope::All);
+    let mut node = node_with(PacketScope::All);
     for (protocol, family) in ALL {
         let mut plan = web(protocol, family, &[2, 3, 4]);
         plan.frontends.insert(0, Frontend::ClusterIp(vip(family)));
         plan.affinity = Some(Duration::from_secs(100));
         node.put(&plan);
-        let ask = |node: &Node| [vip(family), node_port(family)].map(|to| node.ask(protocol, to).unwrap().pod);
+        let ask = |node: &Node<Nftables>| [vip(family), node_port(family)].map(|to| node.ask(protocol, to).unwrap().pod);
         let first = ask(&node)[0];
         for _ in 0..3 {
             assert_eq!(ask(&node), [first; 2], "7.1: all frontends share it, {protocol} {family}");
@@ -219,9 +221,8 @@ fn rules_7_1_to_7_7_a_client_stays_with_its_endpoint() {
         node.put(&plan);
         plan.internal = web(protocol, family, &[2, 3, 4]).internal;
         plan.external = plan.internal.clone();
-        node.plane = Nftables::new(PacketScope::All, PacketSettings::default());
         node.desired.ports.insert(plan.key.clone(), Arc::new(plan.clone()));
-        node.apply(&Changed::Everything);
+        node.restart(plane(PacketScope::All));
         assert_eq!(ask(&node), [next; 2], "7.7 {protocol} {family}");
         assert!(node.connections(&plan.key).iter().sum::<u64>() >= 2);
     }
@@ -233,7 +234,7 @@ fn ask_other(protocol: Protocol, to: SocketAddr) -> IpAddr {
 
 #[test]
 fn rule_7_2_the_timeout_slides_and_ends() {
-    let mut node = Node::new(PacketScope::All);
+    let mut node = node_with(PacketScope::All);
     let (protocol, family) = (Protocol::Tcp, IpFamily::V4);
     let mut plan = web(protocol, family, &[2, 3]);
     plan.frontends = vec![Frontend::ClusterIp(vip(family))];

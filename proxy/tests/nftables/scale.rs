@@ -5,17 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::node::{Node, web};
+use crate::{node_with, plane, web};
 use weft_proxy::{
     dataplane::Changed,
     model::{IpFamily, Protocol, ServiceName},
-    nftables::{Nftables, PacketScope},
-    plan::{Endpoint, Frontend, Outcome, PacketSettings, ServicePortPlan},
+    nftables::PacketScope,
+    plan::{Endpoint, Frontend, Outcome, ServicePortPlan},
 };
 
 #[test]
 fn ten_thousand_services_come_and_change_in_time() {
-    let mut node = Node::new(PacketScope::All);
+    let mut node = node_with(PacketScope::All);
     node.desired.ports = (0..SERVICES).map(|n| many(n, 0)).map(|plan| (plan.key.clone(), Arc::new(plan))).collect();
     let started = Instant::now();
     node.apply(&Changed::Everything);
@@ -34,9 +34,8 @@ fn ten_thousand_services_come_and_change_in_time() {
     let started = Instant::now();
     assert!(node.is_intact());
     eprintln!("a look: {:?}", started.elapsed());
-    node.plane = Nftables::new(PacketScope::All, PacketSettings::default());
     let started = Instant::now();
-    node.apply(&Changed::Everything);
+    node.restart(plane(PacketScope::All));
     eprintln!("restart: {:?}", started.elapsed());
     node.net.nft("flush ruleset");
     let started = Instant::now();
@@ -51,7 +50,7 @@ fn ten_thousand_services_come_and_change_in_time() {
 #[test]
 fn ten_thousand_second_lines_come_in_small_parts() {
     let scope = PacketScope::External { second_line: true };
-    let mut node = Node::new(scope);
+    let mut node = node_with(scope);
     node.desired.ports = (0..SERVICES).map(|n| many(n, 0)).map(|plan| (plan.key.clone(), Arc::new(plan))).collect();
     let started = Instant::now();
     node.apply(&Changed::Everything);
@@ -67,8 +66,7 @@ fn ten_thousand_second_lines_come_in_small_parts() {
     }
     eprintln!("second line: {:?} in {parts} parts, the longest {longest:?}", started.elapsed());
     assert_eq!(parts, usize::from(SERVICES).div_ceil(128));
-    node.plane = Nftables::new(scope, PacketSettings::default());
-    node.apply(&Changed::Everything);
+    node.restart(plane(scope));
     assert!(!node.catch_up(), "a restart has nothing to add");
 }
 

@@ -7,8 +7,11 @@ use std::{
 };
 
 use crate::{
-    node::{EXTERNAL, Node, node_port, pod, vip, web},
+    EXTERNAL,
+    node::{node_port, pod, vip},
+    node_with,
     support::{Net, SERVER_PORT},
+    web,
 };
 use weft_proxy::{
     model::{IpFamily, Protocol},
@@ -18,7 +21,7 @@ use weft_proxy::{
 /// SCTP has no sockets in every kernel, so an INIT is made by hand and looked at where it arrives.
 #[test]
 fn sctp_is_balanced_at_every_frontend_in_every_scope() {
-    let mut node = Node::new(EXTERNAL);
+    let mut node = node_with(EXTERNAL);
     for family in [IpFamily::V4, IpFamily::V6] {
         let mut plan = web(Protocol::Sctp, family, &[2, 3]);
         plan.frontends.insert(0, Frontend::ClusterIp(vip(family)));

@@ -1,6 +1,11 @@
 //! A node with a data plane on it, and `default/web` on the pods behind it.
 
-use std::{io, net::IpAddr, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use weft_netlink::{Netns, sysctl};
 use weft_proxy::{
@@ -80,14 +85,6 @@ impl<P: DataPlane> Node<P> {
     /// Asks from the client outside.
     pub fn ask(&self, protocol: Protocol, to: SocketAddr) -> io::Result<Answer> {
         ask_from(&self.net.client, protocol, to)
-    }
-
-    /// Runs a program on the node and returns what it prints.
-    pub fn run(&self, program: &str, arguments: &str) -> String {
-        let command = || Command::new(program).args(arguments.split_whitespace()).output().unwrap();
-        let output = self.net.node.run(command).unwrap();
-        assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
     }
 }
 
