@@ -21,7 +21,8 @@ pub(crate) fn wire(run: &Run) -> Result<()> {
     ip::batch(
         Some(&run.netns("wire")),
         &format!(
-            "link add wire type bridge stp_state 0 mcast_snooping 0\n\
+            // With an address of its own: else it takes that of a port, and another one as hosts come and go.
+            "link add wire address 02:00:00:00:fe:00 type bridge stp_state 0 mcast_snooping 0\n\
              link set wire up\n\
              address add {ROUTER_V4}/24 dev wire\n\
              address add {ROUTER_V6}/64 dev wire nodad\n"
