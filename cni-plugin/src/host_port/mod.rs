@@ -78,8 +78,7 @@ impl Extra for HostPort {
     }
 
     fn del(&self, id: AttachmentId<'_>, config: &Config) -> Result<(), Error> {
-        let records = Records::open_if_of(&config.data_dir, id)?;
-        remove(config, records, &|holder: &Holder| holder.is(id))
+        remove(config, Records::open_if_of(&config.data_dir, id), &|holder: &Holder| holder.is(id))
     }
 
     fn check(&self, attached: &Attached<'_>, _: &Reported) -> Result<(), Error> {
@@ -101,8 +100,8 @@ impl Extra for HostPort {
     }
 
     fn gc(&self, config: &Config, valid: &ValidAttachments) -> Result<(), Error> {
-        let records = Records::open_existing(&config.data_dir)?;
-        remove(config, records, &|holder: &Holder| holder.network == config.name && !valid.contains(holder.owner()))
+        let is_stale = |holder: &Holder| holder.network == config.name && !valid.contains(holder.owner());
+        remove(config, Records::open_existing(&config.data_dir), &is_stale)
     }
 
     fn status(&self, config: &Config) -> Result<(), Error> {
@@ -122,15 +121,17 @@ impl Extra for HostPort {
     }
 }
 
-/// Removes the claims of some holders, wherever they are, and then what is written of them.
-fn remove(config: &Config, records: Option<Records>, whose: &dyn Fn(&Holder) -> bool) -> Result<(), Error> {
+/// Removes the claims of some holders, wherever they are, and then what is written of them. Goes on after a failure.
+fn remove(
+    config: &Config,
+    records: Result<Option<Records>, Error>,
+    whose: &dyn Fn(&Holder) -> bool,
+) -> Result<(), Error> {
     let mut teardown = Teardown::default();
     for removed in [nftables::remove(whose), iptables::remove(config, whose)] {
         teardown.step(removed.map(|claims| stale_flows::forget(&claims)));
     }
-    if let Some(records) = records {
-        teardown.step(records.remove(whose));
-    }
+    teardown.step(records.and_then(|records| records.map_or(Ok(()), |records| records.remove(whose))));
     teardown.finish()
 }
 

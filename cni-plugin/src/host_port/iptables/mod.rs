@@ -14,6 +14,7 @@ use super::claim::{Claim, Holder};
 use crate::{
     config::Config,
     error::{Code, Error},
+    teardown::Teardown,
 };
 
 /// Adds claims in front of those that are there: the later pod wins.
@@ -33,13 +34,16 @@ pub(super) fn add(config: &Config, claims: &[Claim]) -> Result<(), Error> {
 pub(super) fn remove(config: &Config, whose: &dyn Fn(&Holder) -> bool) -> Result<Vec<Claim>, Error> {
     // Looking at rules would cost milliseconds of every DEL.
     let Some(mut ledger) = Ledger::open_noted(&config.data_dir)? else { return Ok(Vec::new()) };
-    let (mut removed, mut kept) = (Vec::new(), 0);
+    let (mut removed, mut kept, mut teardown) = (Vec::new(), 0, Teardown::default());
     for programs in ledger.programs() {
-        let removal = programs.tables()?.removal(whose);
-        programs.restore(&removal.input)?;
-        removed.extend(removal.claims);
-        kept += removal.kept;
+        let removal = programs.tables().map(|tables| tables.removal(whose));
+        teardown.step(removal.and_then(|removal| {
+            kept += removal.kept;
+            removed.extend(removal.claims);
+            programs.restore(&removal.input)
+        }));
     }
+    teardown.finish()?;
     if kept == 0 {
         ledger.clear()?;
     }

@@ -1,6 +1,6 @@
 //! Who is led where, by nftables.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use serde_json::json;
 use weft_netlink::{Netns, sysctl};
@@ -199,4 +199,20 @@ fn section_8_mistakes_are_refused_and_undone_and_do_not_hinder_del() {
         assert_eq!(rules(&site.node.netns), "");
         assert!(site.node.del(&pod).success);
     }
+}
+
+/// What cannot be written or locked does not keep DEL from what it can do.
+#[test]
+fn section_8_d3_the_rules_go_whatever_becomes_of_the_files() {
+    let (site, pod) = (Site::new(), Pod::new("web"));
+    site.add(&pod, json!([mapping(80, "tcp", "")]));
+    let lock = site.node.directory().join("networks/.hostports/lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    assert_eq!(site.node.del(&pod).error().0, 5);
+    assert_eq!(rules(&site.node.netns), "");
+    assert!(site.node.reserved().is_empty() && pod.netlink().link_by_name("eth0").unwrap().is_none());
+    fs::remove_dir(&lock).unwrap();
+    assert!(site.node.del(&pod).success);
+    assert_nothing_left(&site);
 }
