@@ -101,6 +101,6 @@ pub(crate) struct LeaseArgs {
     pub(crate) etcd_password: Option<String>,
 
     /// etcd: how many minutes before its end a lease is renewed, 1 to 1439.
-    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
-    pub(crate) subnet_lease_renew_margin: u64,
+    #[arg(long, value_name = "MINUTES", default_value = "60")]
+    pub(crate) subnet_lease_renew_margin: String,
 }

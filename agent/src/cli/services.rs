@@ -43,7 +43,7 @@ pub(crate) struct ProxyArgs {
 
     /// Bit of the packet mark that asks for masquerading, 0 to 31; default: 14.
     #[arg(long, value_name = "BIT")]
-    pub(crate) iptables_masquerade_bit: Option<u64>,
+    pub(crate) iptables_masquerade_bit: Option<String>,
 
     /// Serve NodePorts at 127.0.0.1; default: true.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -73,27 +73,27 @@ pub(crate) struct ProxyArgs {
 pub(crate) struct MapSizeArgs {
     /// Addresses and NodePorts of Services, in each family.
     #[arg(long, value_name = "N")]
-    pub(crate) ebpf_max_frontends: Option<u32>,
+    pub(crate) ebpf_max_frontends: Option<String>,
 
     /// Endpoints of all Service ports, in each family, with room to change them.
     #[arg(long, value_name = "N")]
-    pub(crate) ebpf_max_backends: Option<u32>,
+    pub(crate) ebpf_max_backends: Option<String>,
 
     /// Service ports, each counted once or twice.
     #[arg(long, value_name = "N")]
-    pub(crate) ebpf_max_sets: Option<u32>,
+    pub(crate) ebpf_max_sets: Option<String>,
 
     /// Endpoints whose connections are counted.
     #[arg(long, value_name = "N")]
-    pub(crate) ebpf_max_endpoints: Option<u32>,
+    pub(crate) ebpf_max_endpoints: Option<String>,
 
     /// Clients with session affinity; the oldest is forgotten for a new one.
     #[arg(long, value_name = "N")]
-    pub(crate) ebpf_max_affinity: Option<u32>,
+    pub(crate) ebpf_max_affinity: Option<String>,
 
     /// Sockets that send datagrams to Services without connect; the oldest is forgotten for a new one.
     #[arg(long, value_name = "N")]
-    pub(crate) ebpf_max_udp_flows: Option<u32>,
+    pub(crate) ebpf_max_udp_flows: Option<String>,
 }
 
 /// Kernel parameters of conntrack, written at start; 0 leaves one alone.
@@ -102,11 +102,11 @@ pub(crate) struct MapSizeArgs {
 pub(crate) struct ConntrackArgs {
     /// Connections for each CPU; default: 32768.
     #[arg(long, value_name = "N")]
-    pub(crate) conntrack_max_per_core: Option<u32>,
+    pub(crate) conntrack_max_per_core: Option<String>,
 
     /// Connections at least, however few CPUs there are; default: 131072.
     #[arg(long, value_name = "N")]
-    pub(crate) conntrack_min: Option<u32>,
+    pub(crate) conntrack_min: Option<String>,
 
     /// Life of an idle TCP connection, such as 24h0m0s; default: 24h.
     #[arg(long, value_name = "DURATION")]

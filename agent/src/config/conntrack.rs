@@ -10,17 +10,17 @@ use crate::cli::ConntrackArgs;
 /// Reads the flags and the file; a flag wins, and kube-proxy's defaults hold for the rest.
 pub(super) fn read(args: &ConntrackArgs, file: &KubeProxyFile, mistakes: &mut Mistakes) -> ConntrackParameters {
     let (section, defaults) = (&file.conntrack, ConntrackParameters::default());
-    let mut number = |flag: Option<u32>, field: &str, given: Option<u64>, default| match (flag, given) {
-        (Some(flag), _) => flag,
-        (None, Some(given)) => u32::try_from(given).unwrap_or_else(|_| {
+    let mut number = |flag: (&str, &Option<String>), field: &str, given: Option<u64>, default| match (flag, given) {
+        ((name, Some(text)), _) => mistakes.whole(name, text, 0..=u32::MAX).unwrap_or(default),
+        (_, Some(given)) => u32::try_from(given).unwrap_or_else(|_| {
             mistakes.add(file.origin(field), given, format!("must be 0 to {}", u32::MAX));
             default
         }),
-        (None, None) => default,
+        (_, None) => default,
     };
-    let max_per_core =
-        number(args.conntrack_max_per_core, "conntrack.maxPerCore", section.max_per_core, defaults.max_per_core);
-    let min = number(args.conntrack_min, "conntrack.min", section.min, defaults.min);
+    let flag = ("--conntrack-max-per-core", &args.conntrack_max_per_core);
+    let max_per_core = number(flag, "conntrack.maxPerCore", section.max_per_core, defaults.max_per_core);
+    let min = number(("--conntrack-min", &args.conntrack_min), "conntrack.min", section.min, defaults.min);
     let mut time = |flag: (&str, &Option<String>), field: (&str, &Option<String>), default| {
         let (origin, text) = match (flag, field) {
             ((name, Some(text)), _) => (name.to_owned(), text),

@@ -92,17 +92,14 @@ fn etcd(flags: &LeaseArgs, mistakes: &mut Mistakes) -> Option<EtcdConfig> {
         }
     };
     let user = user(flags, mistakes);
-    let minutes = flags.subnet_lease_renew_margin;
-    if !(1..=1439).contains(&minutes) {
-        mistakes.add("--subnet-lease-renew-margin", minutes, "must be 1 to 1439 (minutes)");
-    }
+    let minutes = mistakes.whole("--subnet-lease-renew-margin", &flags.subnet_lease_renew_margin, 1..=1439);
     Some(EtcdConfig {
         endpoints,
         prefix: flags.etcd_prefix.clone(),
         ca_file: flags.etcd_cafile.clone(),
         client_certificate,
         user,
-        renew_margin: Duration::from_secs(minutes.saturating_mul(60)),
+        renew_margin: Duration::from_secs(minutes? * 60),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What is wrong with the configuration, or worth to be said about it.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 /// One mistake in the configuration: where, which value, what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,15 @@ impl Mistakes {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.list.len()
+    }
+
+    /// The number, if it is one of these; else a mistake is noted.
+    pub(crate) fn whole<T>(&mut self, origin: &str, text: &str, allowed: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        let number = text.parse().ok().filter(|number| allowed.contains(number));
+        self.check(origin, text, number.ok_or_else(|| format!("must be {} to {}", allowed.start(), allowed.end())))
     }
 
     /// The value, or its error noted.

@@ -9,14 +9,11 @@ use crate::cli::ProxyArgs;
 /// Reads the flags and the file; a flag wins. `None`: a mistake was noted.
 pub(super) fn read(args: &ProxyArgs, file: &KubeProxyFile, mistakes: &mut Mistakes) -> Option<PacketSettings> {
     let local_traffic = local_traffic(args, file, mistakes);
-    let (origin, bit) = match args.iptables_masquerade_bit {
-        Some(bit) => ("--iptables-masquerade-bit".to_owned(), bit),
-        None => (file.origin("masqueradeBit"), file.masquerade_bit),
+    let (origin, bit) = match &args.iptables_masquerade_bit {
+        Some(bit) => ("--iptables-masquerade-bit".to_owned(), bit.clone()),
+        None => (file.origin("masqueradeBit"), file.masquerade_bit.to_string()),
     };
-    let masquerade_bit = u8::try_from(bit).ok().filter(|bit| *bit < 32);
-    if masquerade_bit.is_none() {
-        mistakes.add(origin, bit, "must be 0 to 31");
-    }
+    let masquerade_bit = mistakes.whole(&origin, &bit, 0..=31);
     Some(PacketSettings {
         local_traffic: local_traffic?,
         masquerade_all: args.masquerade_all.unwrap_or(file.masquerade_all),

@@ -133,22 +133,17 @@ impl NodePortAddresses {
 fn map_sizes(flags: &MapSizeArgs, mistakes: &mut Mistakes) -> MapSizes {
     let mut sizes = MapSizes::default();
     let fields = [
-        ("frontends", flags.ebpf_max_frontends, &mut sizes.frontends),
-        ("backends", flags.ebpf_max_backends, &mut sizes.backends),
-        ("sets", flags.ebpf_max_sets, &mut sizes.sets),
-        ("endpoints", flags.ebpf_max_endpoints, &mut sizes.endpoints),
-        ("affinity", flags.ebpf_max_affinity, &mut sizes.affinity),
-        ("udp-flows", flags.ebpf_max_udp_flows, &mut sizes.udp_flows),
+        ("frontends", &flags.ebpf_max_frontends, &mut sizes.frontends),
+        ("backends", &flags.ebpf_max_backends, &mut sizes.backends),
+        ("sets", &flags.ebpf_max_sets, &mut sizes.sets),
+        ("endpoints", &flags.ebpf_max_endpoints, &mut sizes.endpoints),
+        ("affinity", &flags.ebpf_max_affinity, &mut sizes.affinity),
+        ("udp-flows", &flags.ebpf_max_udp_flows, &mut sizes.udp_flows),
     ];
     for (name, given, size) in fields {
-        match given {
-            Some(given) if (MapSizes::MIN..=MapSizes::MAX).contains(&given) => *size = given,
-            Some(given) => {
-                let allowed = format!("must be {} to {}", MapSizes::MIN, MapSizes::MAX);
-                mistakes.add(format!("--ebpf-max-{name}"), given, allowed);
-            }
-            None => {}
-        }
+        let Some(text) = given else { continue };
+        let given = mistakes.whole(&format!("--ebpf-max-{name}"), text, MapSizes::MIN..=MapSizes::MAX);
+        *size = given.unwrap_or(*size);
     }
     sizes
 }

@@ -65,6 +65,9 @@ fn all_mistakes_are_reported_together() {
         "--nodeport-addresses=10.0.0.0/99",
         "--cgroup-root=/etc",
         "--hostname-override= ",
+        "--conntrack-min=-4",
+        "--ebpf-max-sets=many",
+        "--iptables-masquerade-bit=32",
         &net_conf,
     ]));
     let expected = [
@@ -74,6 +77,9 @@ fn all_mistakes_are_reported_together() {
         "--proxy-mode",
         "--nodeport-addresses",
         "--cgroup-root",
+        "--iptables-masquerade-bit",
+        "--conntrack-min",
+        "--ebpf-max-sets",
         &files.path("bad-net.json"),
     ];
     for (mistake, origin) in mistakes.iter().zip(expected) {

@@ -1,6 +1,10 @@
 //! What an operator meets: mistakes, missing privileges, broken files, cleanup.
 
-use std::{collections::BTreeMap, fs, process::Output};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Output, Stdio},
+};
 
 use crate::fixture::{Serving, assert_exact, web_vip};
 use anyhow::{Result, ensure};
@@ -53,6 +57,15 @@ fn a_missing_capability_is_named_with_exit_code_1_and_nothing_changes() -> Resul
         ensure!(text(&output).contains(named), "without {dropped}: {}", text(&output));
     }
     ensure!(state(node)? == before, "the node has changed: {:#?}", state(node)?);
+    // Only the ebpf mode needs it.
+    let mut command = node.command("setpriv");
+    command.arg("--bounding-set=-bpf,-sys_admin").arg(&agent).arg("agent");
+    let mut running =
+        command.args(node.agent().arguments_with(&[("--proxy-mode", "nftables")])).stderr(Stdio::null()).spawn()?;
+    let ready = node.agent().wait_ready(secs(30));
+    running.kill()?;
+    running.wait()?;
+    ready?;
     cluster.shutdown()
 }
 

@@ -88,7 +88,7 @@ fn mistakes_about_etcd_are_reported_together() {
         format!("--etcd-keyfile: {:?}: needs --etcd-endpoints with https://", files.path("key")),
         "--etcd-certfile: is needed with --etcd-keyfile".to_owned(),
         "--etcd-password: needs --etcd-username".to_owned(),
-        r#"--subnet-lease-renew-margin: "1440": must be 1 to 1439 (minutes)"#.to_owned(),
+        r#"--subnet-lease-renew-margin: "1440": must be 1 to 1439"#.to_owned(),
         r#"--conntrack-bypass: "maybe": must be auto, on or off"#.to_owned(),
     ];
     assert_eq!(mistakes, expected);
