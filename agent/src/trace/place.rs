@@ -106,10 +106,12 @@ impl Places {
         let (client, from) = match source.filter(|source| !self.node.contains(source)) {
             None => {
                 let way = ways.to(address, false).map_err(kernel)?;
-                let source = source.or(way.source).unwrap_or(address);
+                let known = source.or(way.source);
+                // Without a way there nothing has an address of the node: as if it asked itself.
+                let source = known.unwrap_or(address);
                 let client =
                     Client { address: source, interface: None, at_socket: true, of_node: true, netns_cookie: None };
-                let party = Party { kind: "node".to_owned(), address: Some(source), ..Party::default() };
+                let party = Party { kind: "node".to_owned(), address: known, ..Party::default() };
                 (client, party)
             }
             Some(source) => self.somebody(source, ways)?,
