@@ -1,6 +1,6 @@
 //! How a node gets its lease: which MACs it publishes, which subnets it prefers.
 
-use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -12,10 +12,15 @@ use crate::{
     lease::{Lease, LeaseAttributes, LeaseError, LeaseManager, LeaseRequest, LeaseSnapshot, Mac, Subnets, VtepData},
     netconf::Vxlan,
     reconcile::Settings,
+    status::OverlayStatus,
     subnet_env::SubnetEnv,
 };
 
 const RANDOM: &str = "/dev/urandom";
+
+/// How soon joining is tried again.
+const AGAIN_FIRST: Duration = Duration::from_millis(250);
+const AGAIN_LONGEST: Duration = Duration::from_secs(10);
 
 /// What joining needs.
 pub(crate) struct Joiner<'a> {
@@ -36,7 +41,7 @@ pub(crate) struct Joined {
 
 /// The node has no lease yet. All of it may pass; the caller tries again.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum JoinError {
+enum JoinError {
     #[error(transparent)]
     Lease(#[from] LeaseError),
     #[error(transparent)]
@@ -48,7 +53,28 @@ pub(crate) enum JoinError {
 }
 
 impl Joiner<'_> {
-    pub(crate) async fn join(&self) -> Result<Joined, JoinError> {
+    /// Gets a lease, however long that takes; `status` says meanwhile what is missing.
+    pub(crate) async fn join(&self, status: &watch::Sender<OverlayStatus>) -> Joined {
+        let mut delay = AGAIN_FIRST;
+        loop {
+            match self.try_join().await {
+                Ok(joined) => return joined,
+                Err(error) => {
+                    let error = error.to_string();
+                    warn!(error, "no lease yet");
+                    status.send_modify(|status| {
+                        status.backend = self.settings.net_conf.backend.kind().to_owned();
+                        status.subnet_manager = self.leases.describe();
+                        status.error = Some(error);
+                    });
+                }
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(AGAIN_LONGEST);
+        }
+    }
+
+    async fn try_join(&self) -> Result<Joined, JoinError> {
         let mut attributes = LeaseAttributes {
             public_ip: None,
             public_ipv6: None,

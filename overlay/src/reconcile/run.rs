@@ -22,7 +22,7 @@ use super::{
 use crate::{
     family::Family,
     interface::Underlay,
-    join::{Joined, Joiner},
+    join::Joiner,
     lease::{LeaseError, LeaseManager, LeaseSnapshot},
     network_report,
     status::OverlayStatus,
@@ -35,10 +35,6 @@ const EVENT_SPACING: Duration = Duration::from_millis(20);
 /// How often there is a glance at what may report no changes: parameters like `accept_ra`, tables of the old iptables interface,
 /// a replaced directory of `subnet.env`. All else is told by the kernel.
 const GLANCE: Duration = Duration::from_secs(5);
-
-/// How soon joining is tried again.
-const JOIN_FIRST: Duration = Duration::from_millis(250);
-const JOIN_LONGEST: Duration = Duration::from_secs(10);
 
 /// Everything the worker thread needs.
 pub(crate) struct Start {
@@ -68,7 +64,7 @@ pub(crate) async fn run(start: Start) {
 async fn serve(start: Start) {
     let Start { settings, netlink, underlay, events, leases, status, check_interval, .. } = start;
     let joiner = Joiner { settings: &settings, netlink: &netlink, underlay: &underlay, leases: &leases };
-    let joined = join(&joiner, &status).await;
+    let joined = joiner.join(&status).await;
     let reconciler = Reconciler::new(settings, netlink, underlay, &joined);
     let (snapshots, announcement) = (joined.snapshots, Announcement::default());
     let notices = Notices::open(reconciler.subnet_file());
@@ -87,27 +83,6 @@ async fn serve(start: Start) {
         notices,
     };
     server.run().await;
-}
-
-/// Gets a lease, however long that takes.
-async fn join(joiner: &Joiner<'_>, status: &watch::Sender<OverlayStatus>) -> Joined {
-    let mut delay = JOIN_FIRST;
-    loop {
-        match joiner.join().await {
-            Ok(joined) => return joined,
-            Err(error) => {
-                let error = error.to_string();
-                warn!(error, "no lease yet");
-                status.send_modify(|status| {
-                    status.backend = joiner.settings.net_conf.backend.kind().to_owned();
-                    status.subnet_manager = joiner.leases.describe();
-                    status.error = Some(error);
-                });
-            }
-        }
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(JOIN_LONGEST);
-    }
 }
 
 struct Server {

@@ -124,18 +124,18 @@ fn connections_translated_before_the_bypass_came_survive_it() {
     assert_eq!(&data, b"more");
 }
 
+/// Somebody who judges forwarded packets by conntrack's state, by iptables and by nft.
+const JUDGES: [&str; 2] = [
+    "iptables -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "nft -f - <<'EOF'\ntable inet fw { chain f { type filter hook forward priority 0; ct state established accept; }; }\nEOF",
+];
+
 #[test]
 fn the_bypass_gives_way_to_those_who_judge_by_conntracks_state() {
     let cluster = Cluster::new();
-    for (number, rule) in [
-        (1, "iptables -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
-        (
-            2,
-            "nft -f - <<'EOF'\ntable inet fw { chain f { type filter hook forward priority 0; ct state established accept; }; }\nEOF",
-        ),
-    ] {
+    for (number, rule) in [1, 2].into_iter().zip(JUDGES) {
         let mut node = cluster.machine(number);
-        shell(&node.netns, rule);
+        assert_eq!(shell(&node.netns, rule), "");
         for (bypass, on) in [(ConntrackBypass::Auto, false), (ConntrackBypass::On, true), (ConntrackBypass::Off, false)]
         {
             let mut config = node.config(NETWORK);
@@ -146,5 +146,21 @@ fn the_bypass_gives_way_to_those_who_judge_by_conntracks_state() {
             assert_eq!(node.run("nft list ruleset").contains("notrack"), on, "{rule} {bypass:?}");
             node.stop();
         }
+    }
+}
+
+#[test]
+fn the_bypass_gives_way_also_to_those_who_come_later() {
+    // The usual order: pods of policy engines need a network to start.
+    let cluster = Cluster::new();
+    for (number, rule) in [1, 2].into_iter().zip(JUDGES) {
+        let node = cluster.node(number, NETWORK);
+        assert!(node.status().conntrack_bypass);
+        assert_eq!(shell(&node.netns, rule), "");
+        until(REPAIR, || match node.run("nft list ruleset") {
+            rules if rules.contains("notrack") => Err(rules),
+            _ if node.status().conntrack_bypass => Err("the status does not say so".into()),
+            _ => Ok(()),
+        });
     }
 }
