@@ -8,6 +8,7 @@ mod outcome;
 mod report;
 mod run;
 mod scenario;
+mod slices;
 mod table;
 mod world;
 

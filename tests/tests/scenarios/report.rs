@@ -28,6 +28,10 @@ Numbers are rules of `shared/reference/kube-proxy.md`. Servers `a1` and `a2` are
 the address the server sees. *Silence*: the client's time runs out. *Refused*: ICMP port unreachable, or ECONNREFUSED from
 `connect`. *Untouched*: the packet goes where it would go without Weft. SCTP is missing here, because the kernels that run
 the suite need not have SCTP sockets: `proxy/tests/nftables/sctp.rs` looks at its packets.
+
+Rules that one connection cannot show have tests of their own: 4.13 and 9.5 (what is there already when endpoints come or go) in
+`tests/tests/cluster/flows.rs`, 9.12 and 9.13 (forwarding) in `proxy/tests/iptables/forward.rs`, 9.14 in
+`tests/tests/cluster/health_checks.rs`.
 ";
 
 /// The file's text.
