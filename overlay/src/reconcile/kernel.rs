@@ -84,11 +84,12 @@ impl Reconciler {
     }
 
     fn count_repairs(&mut self, steps: &[Step], failed: &BTreeSet<(Family, Subject)>) {
+        let after = self.since_notice().map(tracing::field::debug);
         for step in steps {
             let key = (step.family, step.subject);
             // The end of a failure of ours is no repair of somebody else's change.
             if !failed.contains(&key) && !self.retries.has_failed(&Task::Kernel(key.0, key.1)) {
-                info!(family = %step.family, action = %step.action, "repaired");
+                info!(family = %step.family, action = %step.action, after, "repaired");
                 *self.repairs.entry(step.action.kind()).or_default() += 1;
             }
         }

@@ -17,7 +17,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnetwork::IpNetwork;
@@ -99,6 +99,8 @@ pub(crate) struct Reconciler {
     sysctls: Sysctls,
     retries: Retries<Task>,
     repairs: BTreeMap<ObjectKind, u64>,
+    /// When the first notice came that was not followed yet: from then on the time of a repair counts.
+    noticed: Option<Instant>,
     /// Pods may have come or gone since it was last seen to that those on flannel's bridge find them.
     pods_changed: bool,
     /// The underlay that was chosen is gone: any new address or route may bring another.
@@ -132,6 +134,7 @@ impl Reconciler {
             sysctls: Sysctls::new(),
             retries: Retries::default(),
             repairs: BTreeMap::new(),
+            noticed: None,
             pods_changed: true,
             adrift: false,
             complete: false,
@@ -195,6 +198,7 @@ impl Reconciler {
         };
         if contradicted {
             self.observed = None;
+            self.noticed.get_or_insert_with(Instant::now);
         }
         contradicted
     }
@@ -226,9 +230,15 @@ impl Reconciler {
         self.retries.next().into_iter().chain(self.packet_filter.next_look()).min()
     }
 
-    /// The node's packet rules, to tell them of notices.
-    pub(crate) fn packet_filter(&mut self) -> &mut PacketFilter {
-        &mut self.packet_filter
+    /// Somebody changed what packet rules are in, or this node did.
+    pub(crate) fn notice_rules(&mut self) {
+        self.packet_filter.note_disturbance();
+        self.noticed.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether changes of packet rules are told by notices.
+    pub(crate) fn set_rules_watched(&mut self, watched: bool) {
+        self.packet_filter.watched = watched;
     }
 
     /// Where `subnet.env` is.
@@ -248,6 +258,7 @@ impl Reconciler {
     pub(crate) fn pass(&mut self, cause: Cause, now: Instant) {
         let kernel = self.kernel_pass(cause, now);
         self.rest(cause, now, kernel);
+        self.forget_notice();
     }
 
     /// The first pass, which does not yet say in `subnet.env` that the network is up.
@@ -263,7 +274,19 @@ impl Reconciler {
         let before = state(self);
         let kernel = self.kernel_is_well();
         self.rest(Cause::Event, now, kernel);
+        self.forget_notice();
         state(self) != before
+    }
+
+    fn forget_notice(&mut self) {
+        if self.observed.is_some() && self.packet_filter.next_look().is_none() {
+            self.noticed = None;
+        }
+    }
+
+    /// How long ago the change was noticed that has been put right now; `None` if nothing told of it.
+    fn since_notice(&self) -> Option<Duration> {
+        self.noticed.map(|noticed| noticed.elapsed())
     }
 }
 

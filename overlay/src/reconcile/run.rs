@@ -122,7 +122,7 @@ impl Server {
         let mut glances = interval_at((Instant::now() + GLANCE).into(), GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.reconciler.packet_filter().watched = self.notices.has_rules();
+            self.reconciler.set_rules_watched(self.notices.has_rules());
             match self.wait(&mut glances).await {
                 Wake::Leases => {
                     self.take_snapshot();
@@ -133,7 +133,7 @@ impl Server {
                 Wake::Announced(result) => self.announced(result),
                 Wake::Noticed(notice) => {
                     if notice == Notice::Rules {
-                        self.reconciler.packet_filter().note_disturbance();
+                        self.reconciler.notice_rules();
                     }
                     self.glance();
                 }

@@ -54,7 +54,7 @@ impl Reconciler {
             Ok(changes) => {
                 let repair = cause != Cause::NewDesired && self.complete && !self.retries.has_failed(&task);
                 if changes > 0 && repair {
-                    info!(?kind, "repaired");
+                    info!(?kind, after = self.since_notice().map(tracing::field::debug), "repaired");
                     *self.repairs.entry(kind).or_default() += changes;
                 }
                 self.retries.forget(&task);
