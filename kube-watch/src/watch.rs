@@ -1,6 +1,7 @@
 //! One kind, listed and watched.
 
 mod changes;
+mod news;
 #[cfg(test)]
 mod tests;
 
@@ -9,11 +10,12 @@ use std::{fmt::Debug, time::Duration};
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
-    core::Status,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{debug, warn};
+
+pub use self::news::{News, Selection, WatchError};
 
 use self::changes::{Changes, Events, SERVER_SECONDS};
 use crate::backoff::Backoff;
@@ -25,49 +27,6 @@ const END_OF_LIST: &str = "k8s.io/initial-events-end";
 /// A server sends a bookmark every minute or so, if nothing else. One that was restored from a backup says nothing at all
 /// until its versions are as high as those it is asked for.
 const SILENCE: Duration = Duration::from_secs(600);
-
-/// Which objects of a kind, by selectors as the API writes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// By labels; `None` for all.
-    pub labels: Option<String>,
-    /// By fields; `None` for all.
-    pub fields: Option<String>,
-    /// Where there are no streaming lists: take a list whole from the server's cache, which spares etcd and needs memory for
-    /// its text, not in pages.
-    pub whole: bool,
-}
-
-/// Why the API server cannot be followed at the moment.
-#[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// There is no answer, or the server refuses.
-    #[error(transparent)]
-    Request(#[from] kube::Error),
-    /// An event is not of the API's shape, or most of a list. The others are told of.
-    #[error("what the API server sends cannot be read")]
-    Unreadable,
-    /// The server ended a watch and said why; mostly that the version is too old to go on from.
-    #[error("the API server ended the watch: {} ({})", .0.message, .0.code)]
-    Ended(Box<Status>),
-    /// A list was not complete when the connection ended.
-    #[error("the API server's list broke off")]
-    ListBrokeOff,
-    /// As a server does that is about to stop, or a proxy without one.
-    #[error("the API server's watch ended as soon as it had begun")]
-    EndedAtOnce,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News<T> {
-    /// All there are. A list that broke off is never delivered.
-    List(Vec<T>),
-    /// One is new, or changed.
-    Applied(T),
-    /// One is gone; as it was last.
-    Deleted(T),
-}
 
 /// Follows the objects of one kind that a selector picks. Each is turned into `T` as it arrives, so that a long list never
 /// lies in memory in the API's own shape.
@@ -86,6 +45,8 @@ pub struct Watch<K, T> {
     /// When the server said anything last.
     heard: Instant,
     backoff: Backoff,
+    /// Apart, for a server that has forgotten a version is there again: after an outage nobody must wait twice.
+    relisting: Backoff,
     /// Before the server is asked again.
     pause: Option<Duration>,
 }
@@ -106,6 +67,7 @@ where
             changes: None,
             heard: Instant::now(),
             backoff: Backoff::default(),
+            relisting: Backoff::default(),
             pause: None,
         }
     }
@@ -120,17 +82,20 @@ where
         }
         let news = self.news().await;
         if let Err(error) = &news {
-            if is_forgotten(error) {
+            let backoff = if is_forgotten(error) {
                 self.forget();
-            }
-            self.pause = Some(self.backoff.failed());
+                &mut self.relisting
+            } else {
+                &mut self.backoff
+            };
+            self.pause = Some(backoff.failed());
         }
         news
     }
 
     /// Makes the next news a full list, after a pause as after a failure: the other agents do not like their lists either.
     pub fn list_again(&mut self) {
-        self.pause = Some(self.backoff.failed());
+        self.pause = Some(self.relisting.failed());
         (self.listed, self.changes) = (false, None);
     }
 

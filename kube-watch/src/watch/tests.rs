@@ -176,6 +176,23 @@ async fn a_version_that_is_not_known_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_an_outage_a_new_list_does_not_wait_as_long_as_the_outage_did() {
+    let away = || (503, status(503, "away"), Duration::ZERO);
+    let gone = (410, status(410, "too old resource version"), Duration::ZERO);
+    let outage = (0..8).map(|_| away());
+    let answers = [vec![short(&end_of_list(7))], outage.collect(), vec![gone, long(&end_of_list(4))]].concat();
+    let server = Server::new(answers);
+    let mut watch = server.watch();
+    assert_eq!(watch.next().await.unwrap(), listed(&[]));
+    for _ in 0..9 {
+        assert!(watch.next().await.is_err());
+    }
+    let back = Instant::now();
+    assert_eq!(watch.next().await.unwrap(), listed(&[]));
+    assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_that_is_asked_for_again_is_no_older_than_what_is_known() {
     let server = Server::new(vec![long(&end_of_list(7)), long(&end_of_list(8))]);
     let mut watch = server.watch();
