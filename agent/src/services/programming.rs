@@ -7,6 +7,9 @@ use weft_proxy::plan::EndpointsChange;
 
 use crate::metrics::Metrics;
 
+/// Most changes that wait: while the kernel takes nothing for hours, the first of them tell how bad it is.
+const MOST: usize = 10_000;
+
 /// Changes that are not in the kernel yet.
 pub(super) struct Programming {
     /// What changed before is not measured: it was followed by whoever ran here then, or by nobody.
@@ -22,8 +25,8 @@ impl Programming {
 
     /// Takes changes that are to be written.
     pub(super) fn begun(&mut self, changes: Vec<EndpointsChange>) {
-        let since = self.since;
-        self.waiting.extend(changes.into_iter().filter(|change| change.at > since));
+        let (since, room) = (self.since, MOST.saturating_sub(self.waiting.len()));
+        self.waiting.extend(changes.into_iter().filter(|change| change.at > since).take(room));
     }
 
     /// All of them are in force.
