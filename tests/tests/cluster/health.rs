@@ -198,6 +198,8 @@ fn a_port_in_use_is_tried_again_or_ends_the_agent() -> Result<()> {
     };
     let told = status()?;
     ensure!(told.contains("problem: cannot serve health at 0.0.0.0:10256"), "{told}");
+    let log = node.agent().log_tail();
+    ensure!(log.contains("FailedToStartProxierHealthcheck"), "there should be an event: {log}");
     drop(blocker);
     eventually(secs(20), || {
         let (code, body) = healthz(node, "/livez")?;
