@@ -184,7 +184,7 @@ impl Reader {
             changed |= self.files.read(name);
         }
         if changed {
-            self.snapshots.send_replace(Some(Arc::new(self.files.table.snapshot())));
+            self.files.table.snapshot().publish(&self.snapshots);
         }
         Ok(())
     }

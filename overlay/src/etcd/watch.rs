@@ -43,17 +43,6 @@ async fn fill(store: &Store, table: &mut LeaseTable) -> Result<i64, LeaseError> 
     Ok(listing.revision)
 }
 
-fn publish(table: &LeaseTable, snapshots: &Snapshots) {
-    let new = table.snapshot();
-    snapshots.send_if_modified(|current| {
-        let modified = current.as_deref() != Some(&new);
-        if modified {
-            *current = Some(Arc::new(new));
-        }
-        modified
-    });
-}
-
 struct Follower {
     store: Arc<Store>,
     table: LeaseTable,
@@ -78,7 +67,7 @@ impl Follower {
                 match fill(&self.store, &mut self.table).await {
                     Ok(revision) => {
                         self.revision = revision;
-                        publish(&self.table, snapshots);
+                        self.table.snapshot().publish(snapshots);
                         break;
                     }
                     Err(error) if !failing => {
@@ -119,7 +108,7 @@ impl Follower {
                 };
             }
             if changed {
-                publish(&self.table, snapshots);
+                self.table.snapshot().publish(snapshots);
             }
         }
     }

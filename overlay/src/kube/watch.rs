@@ -69,7 +69,7 @@ impl Follower {
                 Ok(news) => {
                     failing = false;
                     if self.follow(news, &mut nodes) {
-                        publish(self.snapshot(), snapshots);
+                        self.snapshot().publish(snapshots);
                     }
                 }
                 Err(error) if !failing => {
@@ -148,16 +148,6 @@ impl Follower {
         self.table.remove(&self.own);
         Some(Err(Rejection { reason: "this node is not announced".into(), subnets: None }))
     }
-}
-
-fn publish(new: LeaseSnapshot, snapshots: &Snapshots) {
-    snapshots.send_if_modified(|current| {
-        let modified = current.as_deref() != Some(&new);
-        if modified {
-            *current = Some(Arc::new(new));
-        }
-        modified
-    });
 }
 
 #[cfg(test)]

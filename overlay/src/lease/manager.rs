@@ -123,6 +123,19 @@ pub struct LeaseSnapshot {
     pub incomplete: Option<String>,
 }
 
+impl LeaseSnapshot {
+    /// Makes this the newest, unless that says the same.
+    pub(crate) fn publish(self, snapshots: &watch::Sender<Option<Arc<Self>>>) {
+        snapshots.send_if_modified(|current| {
+            let modified = current.as_deref() != Some(&self);
+            if modified {
+                *current = Some(Arc::new(self));
+            }
+            modified
+        });
+    }
+}
+
 /// A lease that exists and cannot be read. It is reported and changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RejectedLease {
