@@ -110,6 +110,7 @@ pub(crate) fn start(config: &ProxyConfig, parts: Parts) -> std::io::Result<Handl
         source_trouble: BTreeMap::new(),
         last_check: Instant::now(),
         check_now: false,
+        has_written: false,
         last_sync: None,
         repairs: 0,
     };
@@ -150,6 +151,9 @@ struct Worker {
     last_check: Instant,
     /// Before it is time.
     check_now: bool,
+    /// The data planes were tried once: what they have may be looked at.
+    has_written: bool,
+    /// When all of them had everything.
     last_sync: Option<Timestamp>,
     repairs: u64,
 }
@@ -193,9 +197,9 @@ impl Worker {
             return Duration::ZERO;
         }
         // Without a first list nothing is checked; to look at the time again is soon enough.
-        let until_check = match self.last_sync {
-            Some(_) => CHECK_EVERY.saturating_sub(self.last_check.elapsed()),
-            None => CHECK_EVERY,
+        let until_check = match self.has_written {
+            true => CHECK_EVERY.saturating_sub(self.last_check.elapsed()),
+            false => CHECK_EVERY,
         };
         self.planes.next_retry().map_or(until_check, |retry| retry.min(until_check))
     }
@@ -239,7 +243,7 @@ impl Worker {
         self.planes.ports_changed(&changed);
         let is_time = std::mem::take(&mut self.check_now) || self.last_check.elapsed() >= CHECK_EVERY;
         // What was not written yet was not removed by anybody.
-        if is_time && self.last_sync.is_some() {
+        if is_time && self.has_written {
             self.last_check = Instant::now();
             self.repairs += self.planes.check();
         }
@@ -249,12 +253,12 @@ impl Worker {
         }
         let (started, full) = (Instant::now(), self.planes.is_everything_pending());
         if self.planes.apply(self.planner.desired()) {
-            self.metrics.synced(started.elapsed(), full, self.planes.error().is_none());
-            if self.last_sync.is_none() {
+            let succeeded = self.planes.error().is_none();
+            self.metrics.synced(started.elapsed(), full, succeeded);
+            (self.has_written, self.may_catch_up) = (true, true);
+            if succeeded && self.last_sync.replace(Timestamp::now()).is_none() {
                 info!(service_ports = self.planner.ports().len(), "Services are programmed");
             }
-            self.last_sync = Some(Timestamp::now());
-            self.may_catch_up = true;
         }
         // Not only after a change: what is told of endpoints may be other though no rule is.
         if self.planes.error().is_none() {
