@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 
+mod affinity;
 mod forward;
 #[expect(unreachable_pub, reason = "a module of this test binary, whose items nothing else could reach anyway")]
 #[path = "../support/killed.rs"]

@@ -218,8 +218,9 @@ fn foreign_tables_are_not_touched() {
     node.net.nft("add chain ip foreign pre { type nat hook prerouting priority dstnat ; }");
     node.net.nft("add rule ip foreign pre tcp dport 30080 dnat to 192.0.2.1:1");
     node.net.nft("add table inet weft-proxy-2");
-    let foreign =
-        |node: &Node<Nftables>| [node.net.nft("-a list table ip foreign"), node.net.nft("-a list table inet weft-proxy-2")];
+    let foreign = |node: &Node<Nftables>| {
+        [node.net.nft("-a list table ip foreign"), node.net.nft("-a list table inet weft-proxy-2")]
+    };
     let before = foreign(&node);
     node.put(&web(Protocol::Tcp, IpFamily::V4, &[2]));
     node.ask(Protocol::Tcp, node_port(IpFamily::V4)).expect("ours comes before the standard priority");

@@ -196,7 +196,8 @@ fn rules_7_1_to_7_7_a_client_stays_with_its_endpoint() {
         plan.frontends.insert(0, Frontend::ClusterIp(vip(family)));
         plan.affinity = Some(Duration::from_secs(100));
         node.put(&plan);
-        let ask = |node: &Node<Nftables>| [vip(family), node_port(family)].map(|to| node.ask(protocol, to).unwrap().pod);
+        let ask =
+            |node: &Node<Nftables>| [vip(family), node_port(family)].map(|to| node.ask(protocol, to).unwrap().pod);
         let first = ask(&node)[0];
         for _ in 0..3 {
             assert_eq!(ask(&node), [first; 2], "7.1: all frontends share it, {protocol} {family}");

@@ -2,6 +2,7 @@
 
 mod changes;
 mod properties;
+mod refusals;
 mod rules;
 
 use std::{sync::Arc, time::Duration};
