@@ -13,6 +13,8 @@ pub(crate) struct Outline {
     pub(crate) components: Components,
     /// How to reach the API server, whether objects come from there or not.
     pub(crate) access: KubeAccess,
+    /// Where objects come from.
+    pub(crate) source: Option<SourceKind>,
     /// Name of this node.
     pub(crate) node_name: Option<String>,
     /// Services.
@@ -23,7 +25,6 @@ pub(crate) struct Outline {
     pub(crate) servers: Option<ServersConfig>,
     /// What is wrong.
     pub(crate) mistakes: Vec<Mistake>,
-    source: Option<SourceKind>,
     log: LogConfig,
     settings: Settings,
     notices: Vec<String>,

@@ -12,7 +12,7 @@ use super::{
     Context,
     finding::{Area, Finding},
 };
-use crate::{commands::client, source, status::ServiceStatus};
+use crate::{commands::client, config::SourceKind, source, status::ServiceStatus};
 
 const AREA: Area = Area::Api;
 
@@ -33,10 +33,14 @@ const RBAC: &str = "apply manifests/rbac.yaml, and run this as the agent's servi
 
 /// All of them, and the other nodes' addresses if they were listed. Nothing where the objects come from elsewhere.
 pub(super) fn check(context: &Context) -> (Vec<Finding>, Vec<(String, IpAddr)>) {
-    let from_elsewhere = context.status.as_ref().and_then(|status| status.source.as_ref());
+    let in_use = context.status.as_ref().and_then(|status| status.source.as_ref());
     let access = &context.outline.access;
     let asked = access.kubeconfig.is_some() || access.master.is_some();
-    if !asked && from_elsewhere.is_some_and(|source| source.kind != "kube") {
+    let elsewhere = match in_use {
+        Some(source) => source.kind != "kube",
+        None => matches!(context.outline.source, Some(SourceKind::Dir(_))),
+    };
+    if elsewhere && !asked {
         return (Vec::new(), Vec::new());
     }
     let mut others = Vec::new();

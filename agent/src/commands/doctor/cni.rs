@@ -18,8 +18,11 @@ const LIST: &str = "10-weft.conflist";
 /// What the runtime takes for configuration (cni.md section 10).
 const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
 
-/// All of them.
+/// All of them; none where pods are somebody else's.
 pub(super) fn check(context: &Context) -> Vec<Finding> {
+    if !context.wants("cni") {
+        return Vec::new();
+    }
     let paths = &context.args.agent.paths;
     let mut findings: Vec<Finding> =
         [&paths.cni_conf_dir, &paths.cni_bin_dir].into_iter().map(|directory| writable(directory)).collect();

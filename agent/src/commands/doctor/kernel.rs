@@ -23,15 +23,12 @@ const EBPF_SINCE: (u32, u32) = (5, 8);
 /// All of them.
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut findings = vec![version(release.trim()), of_this_process(context)];
-    findings.push(bpf(
-        Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists(),
-        Path::new("/sys/kernel/btf/vmlinux").exists(),
-    ));
-    findings.push(cgroup2(context.args.agent.proxy.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok)));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    findings.push(bpffs(&mounts, &context.args.agent.proxy.bpffs));
-    findings.extend(tried());
+    let mode = context.outline.proxy.as_ref().map_or(ProxyMode::Best, |proxy| proxy.mode);
+    let mut findings = vec![version(release.trim()), of_this_process(context, mode)];
+    if context.wants("proxy") && matches!(mode, ProxyMode::Best | ProxyMode::Ebpf) {
+        findings.extend(of_ebpf(context));
+    }
+    findings.extend(tried(context.wants("overlay")));
     findings.push(nft_program(programs::output("nft", &["--version"])));
     let variants = ["nft", "legacy"].map(|variant| (variant, rules(variant)));
     findings.push(iptables(&variants));
@@ -54,8 +51,19 @@ fn version(release: &str) -> Finding {
     )
 }
 
-fn of_this_process(context: &Context) -> Finding {
-    let mode = context.outline.proxy.as_ref().map_or(ProxyMode::Best, |proxy| proxy.mode);
+/// What the ebpf mode needs.
+fn of_ebpf(context: &Context) -> [Finding; 3] {
+    let flags = &context.args.agent.proxy;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let syscall = Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists();
+    [
+        bpf(syscall, Path::new("/sys/kernel/btf/vmlinux").exists()),
+        cgroup2(flags.cgroup_root.clone().map_or_else(cgroup::mounted_root, Ok)),
+        bpffs(&mounts, &flags.bpffs),
+    ]
+}
+
+fn of_this_process(context: &Context, mode: ProxyMode) -> Finding {
     let components = context.outline.components;
     let needed = privileges::missing(&privileges::needed(components, mode));
     let for_the_best = privileges::missing(&privileges::needed(components, ProxyMode::Ebpf));
@@ -115,8 +123,8 @@ fn bpffs(mountinfo: &str, wanted: &Path) -> Finding {
     Finding::warning(AREA, "bpffs", format!("not mounted at {}, so no ebpf mode", wanted.display()), advice)
 }
 
-/// Makes a VXLAN device and asks nftables, where nobody notices.
-fn tried() -> Vec<Finding> {
+/// Makes a VXLAN device and asks nftables, where nobody notices. Without a pod network of ours the first does not matter.
+fn tried(overlay: bool) -> Vec<Finding> {
     let spec = VxlanSpec {
         name: "probe".to_owned(),
         vni: 1,
@@ -134,10 +142,11 @@ fn tried() -> Vec<Finding> {
         (vxlan.map(drop), nftables.map(drop))
     };
     match Netns::create().and_then(|netns| netns.run(try_both)) {
-        Ok((vxlan, nftables)) => vec![
-            feature("vxlan", vxlan, "load the module vxlan, or use the backend host-gw"),
-            feature("nftables", nftables, "load the module nf_tables, or use --proxy-mode=iptables"),
-        ],
+        Ok((vxlan, nftables)) => {
+            let vxlan = overlay.then(|| feature("vxlan", vxlan, "load the module vxlan, or use the backend host-gw"));
+            let nftables = feature("nftables", nftables, "load the module nf_tables, or use --proxy-mode=iptables");
+            vxlan.into_iter().chain([nftables]).collect()
+        }
         Err(error) => {
             let seen = format!("VXLAN and nftables could not be tried in a network namespace of their own: {error}");
             vec![Finding::note(AREA, "features", seen)]

@@ -53,6 +53,14 @@ impl Context {
         self.status.as_ref()?.overlay.as_ref()
     }
 
+    /// Whether a component runs, or is to run where no agent does yet.
+    fn wants(&self, component: &str) -> bool {
+        match &self.status {
+            Some(_) => self.runs(component),
+            None => self.outline.components.names().iter().any(|name| name == component),
+        }
+    }
+
     /// Whether an agent runs with this component.
     fn runs(&self, component: &str) -> bool {
         self.status.as_ref().is_some_and(|status| status.components.iter().any(|name| name == component))
@@ -119,6 +127,24 @@ impl Context {
         match parse_from(words).expect("flags are good").command {
             Command::Doctor(args) => Self::new(*args, None),
             other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_parts_and_mode_need_is_looked_at() {
+        let checks = |flags: &[&str]| {
+            let context = Context::without_agent(flags);
+            let (kernel, cni) = (kernel::check(&context), cni::check(&context));
+            kernel.iter().chain(&cni).map(|finding| finding.check).collect::<Vec<_>>()
+        };
+        let (all, services) = (checks(&[]), checks(&["--components=proxy", "--proxy-mode=nftables"]));
+        for check in ["bpffs", "cgroup2", "vxlan", "configuration-order"] {
+            assert!(all.contains(&check) && !services.contains(&check), "{check}: {all:?}, {services:?}");
         }
     }
 }

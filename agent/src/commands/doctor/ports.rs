@@ -57,7 +57,7 @@ fn port_of(running: &[ServerStatus], server: &str) -> Option<u16> {
 
 /// `None`: the pod network has no tunnel.
 fn vxlan(context: &Context) -> Option<u16> {
-    if !context.outline.components.overlay {
+    if !context.wants("overlay") {
         return None;
     }
     let net_conf = context.outline.overlay.as_ref().and_then(|overlay| overlay.net_conf.as_ref());
