@@ -91,6 +91,26 @@ fn a_file_that_changes_is_followed_a_wrong_one_is_not_and_a_restart_is_asked_for
 }
 
 #[test]
+fn init_only_sets_parameters_of_the_kernel_and_ends() -> Result<()> {
+    const PARAMETER: &str = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
+    let cluster = Cluster::builder().without_agents().build()?;
+    let node = cluster.node(1);
+    let initialize = |more: &[&str]| -> Result<_> {
+        let mut command = node.agent().command("agent");
+        Ok(command.args(node.agent().arguments()).arg("--init-only").args(more).output()?)
+    };
+    // That one is of the whole machine.
+    let done = initialize(&["--conntrack-max-per-core=0", "--conntrack-tcp-timeout-close-wait=77s"])?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    ensure!(node.run("sysctl", &["-n", PARAMETER])?.trim() == "77");
+    ensure!(!node.directory().join("run/agent.sock").exists(), "the agent has started");
+    let failed = initialize(&["--conntrack-max-per-core=1000000"])?;
+    let told = String::from_utf8_lossy(&failed.stderr);
+    ensure!(failed.status.code() == Some(1) && told.contains("nf_conntrack_max"), "{}: {told}", failed.status);
+    cluster.shutdown()
+}
+
+#[test]
 fn version_completion_and_refused_flags() -> Result<()> {
     let cluster = Cluster::builder().without_agents().build()?;
     let agent = cluster.node(1).agent();
