@@ -50,6 +50,18 @@ pub(crate) async fn connect(
     access: &KubeAccess,
     metrics: Option<&Arc<Metrics>>,
 ) -> Result<(Client, String), AccessError> {
+    let config = configuration(access).await?;
+    let url = config.cluster_url.to_string();
+    let host = config.cluster_url.authority().map_or("", |authority| authority.as_str()).into();
+    let client = ClientBuilder::try_from(config).map_err(AccessError::Client)?;
+    let client = match metrics {
+        Some(metrics) => client.with_layer(&ApiRequests { metrics: Arc::clone(metrics), host }).build(),
+        None => client.build(),
+    };
+    Ok((client, url))
+}
+
+async fn configuration(access: &KubeAccess) -> Result<Config, AccessError> {
     let mut config = match &access.kubeconfig {
         Some(path) => {
             let wrong = |source| AccessError::Kubeconfig { path: path.display().to_string(), source };
@@ -65,12 +77,28 @@ pub(crate) async fn connect(
     config.read_timeout = Some(SILENCE);
     // Else the time that a connection has waited for its next request would count.
     config.reset_reader_on_write = true;
-    let url = config.cluster_url.to_string();
-    let host = config.cluster_url.authority().map_or("", |authority| authority.as_str()).into();
-    let client = ClientBuilder::try_from(config).map_err(AccessError::Client)?;
-    let client = match metrics {
-        Some(metrics) => client.with_layer(&ApiRequests { metrics: Arc::clone(metrics), host }).build(),
-        None => client.build(),
-    };
-    Ok((client, url))
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_without_a_word_is_noticed() {
+        // The kernel takes the connection, and nobody ever answers.
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let master = Some(format!("http://{}", server.local_addr().unwrap()));
+        let mut config = configuration(&KubeAccess { master, ..KubeAccess::default() }).await.unwrap();
+        assert_eq!(config.read_timeout, Some(SILENCE));
+        config.read_timeout = Some(Duration::from_millis(20));
+        let client = Client::try_from(config).unwrap();
+        let request = axum::http::Request::get("/api/v1/services?watch=true").body(Vec::new()).unwrap();
+        let answer = timeout(Duration::from_secs(30), client.request_text(request)).await;
+        assert!(matches!(answer, Ok(Err(_))), "{answer:?}");
+    }
 }
