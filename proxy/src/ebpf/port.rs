@@ -114,20 +114,7 @@ impl Port {
         });
 
         next.endpoints = united(wanted);
-        let is_new = |endpoint: &&Endpoint| self.counter(endpoint).is_none();
-        let mut request = Request {
-            counters: next.endpoints.iter().filter(is_new).count(),
-            sets: usize::from(plan.affinity.is_some() && self.affinity.is_none()),
-            ..Request::default()
-        };
-        for (index, outcome) in wanted.iter().enumerate() {
-            let Some(outcome) = outcome else { continue };
-            request.sets += usize::from(self.sets[index].is_none());
-            if !outcome.endpoints().is_empty() && self.unchanged_block(index, outcome).is_none() {
-                request.blocks.push(length(outcome));
-            }
-        }
-        let mut grant = storage.allocate(family, &request)?;
+        let mut grant = storage.allocate(family, &self.missing(plan, wanted, &next.endpoints))?;
 
         writes.counters.extend(&grant.counters);
         writes.turns.extend(&grant.sets);
@@ -159,6 +146,23 @@ impl Port {
             seconds: seconds(timeout),
         });
         Ok(next)
+    }
+
+    /// What `plan` needs, with these outcomes and endpoints, that `self` has not.
+    fn missing(&self, plan: &ServicePortPlan, wanted: [Option<&Outcome>; 2], endpoints: &[Endpoint]) -> Request {
+        let mut request = Request {
+            counters: endpoints.iter().filter(|endpoint| self.counter(endpoint).is_none()).count(),
+            sets: usize::from(plan.affinity.is_some() && self.affinity.is_none()),
+            ..Request::default()
+        };
+        for (index, outcome) in wanted.into_iter().enumerate() {
+            let Some(outcome) = outcome else { continue };
+            request.sets += usize::from(self.sets[index].is_none());
+            if !outcome.endpoints().is_empty() && self.unchanged_block(index, outcome).is_none() {
+                request.blocks.push(length(outcome));
+            }
+        }
+        request
     }
 
     /// The block of a set whose endpoints are already those of `outcome`. Counters need no look: they stay with their endpoints.

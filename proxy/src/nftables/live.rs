@@ -154,46 +154,42 @@ impl Reader<'_> {
         if found != expected {
             self.live.problem(format!("chain {chain} of {TABLE} has {found} rules instead of {expected}"));
         }
-        let family = self.probe.family();
         self.live.masquerade |= match pool.masquerade {
             Masquerade::Never => false,
             Masquerade::Always => true,
             Masquerade::UnlessLocal => {
-                self.settings.local_traffic.tells(family) && !is_local(self.settings, self.probe)
+                self.settings.local_traffic.tells(self.probe.family()) && !is_local(self.settings, self.probe)
             }
         };
-        let mut endpoints = Vec::new();
-        for slot in 0..pool.count {
-            let number = match pool.affinity {
-                None => Some(slot),
-                Some(_) => self.number(Element::Endpoint { map: chain.map(MapKind::Choices), target, slot })?,
-            };
-            let endpoint = match number {
-                Some(number) => self.endpoint(chain.endpoints(), target, number)?,
-                None => None,
-            };
-            match endpoint {
-                Some(endpoint) => endpoints.push(endpoint),
-                None => self.live.problem(format!(
-                    "{} of {TABLE} has no element {slot} of {} for {target}",
-                    chain.endpoints(),
-                    pool.count
-                )),
-            }
-        }
+        let endpoints = self.endpoints_in_turn(target, chain)?;
         self.live.step(format!("{chain}: {} endpoints in turn", endpoints.len()));
-        self.live.next = match pool.affinity {
-            Some(_) => self.kept(target, chain.endpoints())?,
-            None => None,
-        };
-        if self.live.next.is_none()
-            && let [endpoint] = endpoints[..]
-        {
-            self.live.next = Some(Next { endpoint, reason: NextReason::Only });
-        }
+        let kept = if pool.affinity.is_some() { self.kept(target, chain.endpoints())? } else { None };
+        self.live.next = kept.or(match endpoints[..] {
+            [endpoint] => Some(Next { endpoint, reason: NextReason::Only }),
+            _ => None,
+        });
         self.hairpin(&endpoints)?;
         self.live.lead_to(endpoints);
         Ok(())
+    }
+
+    fn endpoints_in_turn(&mut self, target: Target, chain: Chain) -> Result<Vec<SocketAddr>, NftError> {
+        let (map, count) = (chain.endpoints(), chain.pool.count);
+        let mut endpoints = Vec::new();
+        for slot in 0..count {
+            let number = match chain.pool.affinity {
+                None => Some(slot),
+                Some(_) => self.number(Element::Endpoint { map: chain.map(MapKind::Choices), target, slot })?,
+            };
+            let endpoint = number.map(|number| self.endpoint(map, target, number)).transpose()?.flatten();
+            match endpoint {
+                Some(endpoint) => endpoints.push(endpoint),
+                None => {
+                    self.live.problem(format!("{map} of {TABLE} has no element {slot} of {count} for {target}"));
+                }
+            }
+        }
+        Ok(endpoints)
     }
 
     /// A client that may be given itself needs its element, or its answers would not come back.
