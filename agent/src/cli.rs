@@ -181,7 +181,7 @@ pub(crate) struct KubeArgs {
 #[derive(Args, Debug, Clone, PartialEq, Eq)]
 #[command(next_help_heading = "Paths")]
 pub(crate) struct PathArgs {
-    /// Holds the agent's socket.
+    /// Holds the agent's socket, and how many objects there were (`known-*`), by which a restarted agent doubts an emptied list.
     #[arg(long, value_name = "DIR", default_value = "/run/weft")]
     pub(crate) run_dir: PathBuf,
 
