@@ -85,7 +85,7 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    rounds: 9,
+    rounds: 21,
     milliseconds: 180,
     throughput_rounds: 2,
     starts: 3,
