@@ -1,8 +1,8 @@
 //! Which Service port uses which round-robin chain.
 //!
-//! A `numgen inc` counter belongs to its rule, so a Service port is in exact round robin only in a chain of its own. The
-//! kernel's checks grow faster than linearly with the number of chains (`reference/nftables.md`: 10,000 chains take 55 s to
-//! load, 256 take 0.9 s), so beyond [`CHAINS`] they are shared, each new Service port joining the least used.
+//! A `numgen inc` counter belongs to its rule, so a Service port is in exact round robin only in a chain of its own. Making a
+//! chain is the work of `nft`, which takes the longer the more there are: 10 ms with 2,000, 40 ms with 10,000. So beyond
+//! [`CHAINS`] they are shared, each new Service port joining the least used.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -10,7 +10,7 @@ use super::pool::{Chain, Pool};
 use crate::{packed::pack, plan::PlanKey};
 
 /// Number of chains up to which each Service port has its own. A pool without any chain still gets its first one.
-pub(crate) const CHAINS: usize = 400;
+pub(crate) const CHAINS: usize = 2048;
 
 /// The chains in use and who uses them.
 #[derive(Clone, Debug)]

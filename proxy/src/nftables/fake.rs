@@ -69,7 +69,7 @@ impl FakeNft {
     pub(crate) fn dump(&self) -> String {
         let content = self.content();
         let mut text = String::new();
-        let maps: BTreeSet<_> = content.maps.iter().map(|map| (map.kind, map.chain.pool)).collect();
+        let maps: BTreeSet<_> = content.maps.iter().map(|map| (map.kind, map.pool)).collect();
         for (kind, pool) in maps {
             writeln!(text, "map {kind:?} of {pool:?}").unwrap();
         }
@@ -127,9 +127,9 @@ fn line(element: Element, value: Value) -> String {
     };
     match element {
         Element::Endpoint { map, target, slot } => {
-            let EndpointMap { kind, chain } = map;
+            let EndpointMap { kind, pool, .. } = map;
             let slot = if kind == MapKind::Numbered { "a number".to_owned() } else { slot.to_string() };
-            format!("{kind:?} of {:?} {target} . {slot} : {value}", chain.pool)
+            format!("{kind:?} of {pool:?} {target} . {slot} : {value}")
         }
         other => format!("{} {other} : {value}", other.collection()),
     }

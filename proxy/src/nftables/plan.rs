@@ -161,7 +161,7 @@ fn of_ours(operations: Vec<Operation>) -> Transaction {
 fn inherited(before: &Elements, after: &Elements) -> Vec<(Element, Element)> {
     let endpoint = |element: &Element, value: &Value| -> Option<(Target, List, SocketAddr)> {
         match (element, value) {
-            (Element::Endpoint { target, map, .. }, Value::Endpoint(to)) => Some((*target, map.chain.pool.list, *to)),
+            (Element::Endpoint { target, map, .. }, Value::Endpoint(to)) => Some((*target, map.pool.list, *to)),
             _ => None,
         }
     };

@@ -16,7 +16,7 @@ use crate::{
 /// One protocol a map: with `th dport` for all of them, nft 1.0.6 loads the map but refuses every later rule that looks
 /// into it ("conflicting protocols specified: ip vs. th"), and any other word for a port ties the rule to its protocol.
 pub(crate) fn map_type(map: EndpointMap) -> String {
-    let Pool { class, family, protocol, count, .. } = map.chain.pool;
+    let Pool { class, family, protocol, count, .. } = map.pool;
     let key = map_key(class, family, protocol);
     let endpoint = format!("{} daddr . {} dport", ip(family), protocol.lowercase());
     match map.kind {

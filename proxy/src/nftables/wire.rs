@@ -85,7 +85,7 @@ pub(crate) fn decode(collection: Collection, element: &NftElement) -> Option<(El
         // The kernel's own.
         Collection::Affinity(_) => return None,
         Collection::Endpoints(map) => {
-            let Pool { class, family, protocol, .. } = map.chain.pool;
+            let Pool { class, family, protocol, .. } = map.pool;
             let target = match class {
                 Class::Vip => Target::Vip { address: key.address(family)?, protocol, port: key.port()? },
                 Class::NodePort => Target::NodePort { family, protocol, port: key.port()? },
@@ -111,7 +111,7 @@ fn value(collection: Collection, data: Option<&NftData>) -> Option<Value> {
             let mut parts = Parts(bytes);
             match collection {
                 Collection::Endpoints(map) if map.kind != MapKind::Choices => {
-                    Value::Endpoint(SocketAddr::new(parts.address(map.chain.pool.family)?, parts.port()?))
+                    Value::Endpoint(SocketAddr::new(parts.address(map.pool.family)?, parts.port()?))
                 }
                 _ => Value::Number(parts.number()?),
             }
